@@ -1,0 +1,5 @@
+//! The adapter methods, one file each, and what they share.
+
+mod config;
+
+pub use config::*;

@@ -1,0 +1,22 @@
+//! Fine-tuning with low-rank adapters on [burn](https://burn.dev), generic over the backend.
+//!
+//! The spine, in order: a [`recipe`] resolves to a plan, a [`runtime::Runtime`] picks the backend,
+//! [`models`] loads the frozen base, [`adapters`] injects the trainable terms, [`data`] makes batches,
+//! [`train`] runs the loop and speaks in [`events`], which the console, the [`dashboard`] and
+//! `metrics.jsonl` read; [`checkpoint`] makes it survive a kill.
+
+pub mod adapters;
+pub mod checkpoint;
+#[cfg(feature = "tui")]
+pub mod dashboard;
+pub mod data;
+pub mod error;
+pub mod events;
+pub mod models;
+pub mod nn;
+pub mod optim;
+pub mod recipe;
+pub mod runtime;
+pub mod train;
+
+pub use error::{Error, Result};
