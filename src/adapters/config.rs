@@ -4,18 +4,6 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Exactly one of `[adapter.lora]`, `[adapter.full]`, `[adapter.none]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AdapterConfig {
-    /// Low-rank adaptation (Hu et al. 2021).
-    Lora(LoraConfig),
-    /// Every weight trains.
-    Full(FullConfig),
-    /// Nothing trains: evaluate the base.
-    None(NoneConfig),
-}
-
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
