@@ -15,7 +15,8 @@ pub struct LoraConfig {
     pub rslora: bool,
     pub init: LoraInit,
     pub targets: Targets,
-    pub exclude: Vec<String>,
+    /// Modules that `targets` names and that stay as they are: suffixes or one regular expression.
+    pub exclude: Targets,
     /// Only these layer indices (PEFT's `layers_to_transform`).
     pub layers: Vec<usize>,
     pub layers_pattern: Vec<String>,
@@ -36,7 +37,7 @@ impl Default for LoraConfig {
             rslora: false,
             init: LoraInit::Default,
             targets: Targets::default(),
-            exclude: Vec::new(),
+            exclude: Targets::Names(Vec::new()),
             layers: Vec::new(),
             layers_pattern: Vec::new(),
             rank_pattern: IndexMap::new(),
