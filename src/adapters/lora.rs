@@ -10,6 +10,8 @@
 //! A and B train, W never does, and B·A is never formed. On an embedding x is one-hot: A's columns
 //! are looked up instead of multiplied.
 
+#![allow(non_snake_case)]
+
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -20,7 +22,6 @@ use super::{LoraConfig, LoraInit, ModuleKind, Selected};
 use crate::nn::{Embedding, Linear, Pass};
 
 #[derive(Module, Debug)]
-#[allow(non_snake_case)]
 pub struct Lora<B: Backend> {
     /// `[r, in]`
     pub lora_A: Param<Tensor<B, 2>>,

@@ -41,6 +41,25 @@ pub struct Mlp<B: Backend> {
 }
 
 impl<B: LowRankBackend> Llama<B> {
+    pub fn device(&self) -> B::Device {
+        self.model.norm.weight.device()
+    }
+
+    /// Bytes of all weights as stored, a tied head counted once.
+    pub fn bytes(&self) -> u64 {
+        let linear = |linear: &Linear<B>| linear.weight.bytes() + linear.bias.as_ref().map_or(0, |b| 4 * b.dims()[0] as u64);
+        let norm = |norm: &RmsNorm<B>| 4 * norm.weight.dims()[0] as u64;
+        let block = |block: &Block<B>| {
+            let (a, m) = (&block.self_attn, &block.mlp);
+            let linears = [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &m.gate_proj, &m.up_proj, &m.down_proj];
+            linears.map(linear).iter().sum::<u64>() + norm(&block.input_layernorm) + norm(&block.post_attention_layernorm)
+        };
+        self.model.embed_tokens.weight.bytes()
+            + self.model.layers.iter().map(block).sum::<u64>()
+            + norm(&self.model.norm)
+            + self.lm_head.as_ref().map_or(0, linear)
+    }
+
     /// Hidden states after the last block, before the final norm: `[n] → [n, hidden]`.
     pub fn blocks(&self, ids: Tensor<B, 1, Int>, layout: &Layout<B>, pass: Pass) -> Tensor<B, 2> {
         let x = self.model.embed_tokens.forward(ids);
