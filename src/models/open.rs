@@ -1,0 +1,212 @@
+//! Opens a model by what the recipe calls it, and checks it whole before any tensor is made.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::config_json::MAX_CONFIG_BYTES;
+use super::gguf::GgufFile;
+use super::mapped::read_small;
+use super::{ModelConfig, Safetensors, WeightSource};
+use crate::data::Tokenizer;
+use crate::{Error, Result};
+
+/// A model on the host: nothing is on a device yet, weights are read when asked for.
+pub struct Opened {
+    pub config: ModelConfig,
+    pub weights: Box<dyn WeightSource>,
+    pub tokenizer: Tokenizer,
+    pub kind: Kind,
+}
+
+/// What a model was opened from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Embedded(&'static str),
+    Directory(PathBuf),
+    Gguf(PathBuf),
+}
+
+/// A model compiled into the program: the files of a Hugging Face directory.
+pub struct Embedded {
+    pub name: &'static str,
+    pub config_json: &'static [u8],
+    pub weights: &'static [u8],
+    pub tokenizer_json: &'static [u8],
+    pub tokenizer_config_json: &'static [u8],
+}
+
+/// Every embedded model.
+pub const EMBEDDED: &[Embedded] = &[];
+
+/// The embedded model of that name.
+pub fn embedded(name: &str) -> Option<&'static Embedded> {
+    EMBEDDED.iter().find(|model| model.name == name)
+}
+
+/// Opens an embedded model by name, a Hugging Face directory, a `.gguf` file or, with feature `hub`,
+/// a hub id. Relative paths start at `root`. The result is [checked](Opened::check).
+pub fn open(path: &str, root: &Path) -> Result<Opened> {
+    let at = root.join(path);
+    let opened = match embedded(path) {
+        Some(model) => from_embedded(model)?,
+        None if at.is_dir() => from_directory(&at)?,
+        None if at.exists() => from_file(&at)?,
+        None if is_hub_id(path) => from_hub(path)?,
+        None => return Err(no_such_model(path, &at)),
+    };
+    opened.check()?;
+    Ok(opened)
+}
+
+fn from_embedded(model: &'static Embedded) -> Result<Opened> {
+    let label = PathBuf::from(format!("embedded:{}", model.name));
+    let at = |file: &str| label.join(file);
+    Ok(Opened {
+        config: ModelConfig::from_json(model.config_json, &at("config.json"))?,
+        weights: Box::new(Safetensors::from_static(model.weights, &at("model.safetensors"))?),
+        tokenizer: Tokenizer::from_json(
+            model.tokenizer_json,
+            Some(model.tokenizer_config_json),
+            &at("tokenizer.json"),
+        )?,
+        kind: Kind::Embedded(model.name),
+    })
+}
+
+fn from_directory(dir: &Path) -> Result<Opened> {
+    let path = dir.join("config.json");
+    let bytes = read_small(&path, MAX_CONFIG_BYTES)?.ok_or_else(|| {
+        let error = Error::input("this directory holds no model")
+            .file(dir)
+            .expected("config.json, tokenizer.json and safetensors");
+        match dir.join("adapter_config.json").exists() {
+            true => error.hint("it is an adapter: give the model it was trained on"),
+            false => error,
+        }
+    })?;
+    let mut config = ModelConfig::from_json(&bytes, &path)?;
+    add_generation_ends(&mut config, dir)?;
+    Ok(Opened {
+        config,
+        weights: Box::new(Safetensors::open_dir(dir)?),
+        tokenizer: Tokenizer::from_dir(dir)?,
+        kind: Kind::Directory(dir.to_path_buf()),
+    })
+}
+
+/// Chat models list the token that ends a turn in `generation_config.json` only.
+fn add_generation_ends(config: &mut ModelConfig, dir: &Path) -> Result<()> {
+    let path = dir.join("generation_config.json");
+    let Some(bytes) = read_small(&path, MAX_CONFIG_BYTES)? else { return Ok(()) };
+    let map: Map<String, Value> = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::input(format!("not a generation configuration: {error}")).file(&path))?;
+    for id in ModelConfig::end_tokens(&map, &path)? {
+        if !config.eos_token_ids.contains(&id) {
+            config.eos_token_ids.push(id);
+        }
+    }
+    config.check(&path)
+}
+
+fn from_file(path: &Path) -> Result<Opened> {
+    let mut magic = [0; 4];
+    let is_gguf = path.is_file()
+        && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+        && &magic == b"GGUF";
+    if !is_gguf && path.extension().is_none_or(|extension| extension != "gguf") {
+        let error = Error::input("not a model").file(path).expected("a Hugging Face directory or a .gguf file");
+        return Err(match path.extension().and_then(|extension| extension.to_str()) {
+            Some("safetensors") => {
+                error.hint("give the directory that holds it, with its config.json and tokenizer.json")
+            }
+            Some("bin" | "pt" | "pth") => {
+                error.hint("pickles can run code and are never opened: convert to safetensors first")
+            }
+            _ => error,
+        }
+        .into());
+    }
+    let file = GgufFile::open(path)?;
+    let tokenizer = file.tokenizer()?;
+    Ok(Opened {
+        config: file.config().clone(),
+        tokenizer: Tokenizer::from_json(&tokenizer.tokenizer_json, Some(&tokenizer.tokenizer_config_json), path)?,
+        weights: Box::new(file),
+        kind: Kind::Gguf(path.to_path_buf()),
+    })
+}
+
+/// `organisation/name`, in the hub's alphabet.
+fn is_hub_id(path: &str) -> bool {
+    let word = |part: &str| {
+        let letters = part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        letters && !part.is_empty() && !part.starts_with('.') && !part.ends_with(".gguf")
+    };
+    path.split_once('/').is_some_and(|(organisation, name)| word(organisation) && word(name))
+}
+
+#[cfg(feature = "hub")]
+fn from_hub(id: &str) -> Result<Opened> {
+    from_directory(&super::hub::directory(id)?)
+}
+
+#[cfg(not(feature = "hub"))]
+fn from_hub(id: &str) -> Result<Opened> {
+    let hint = "if this is an id on the Hugging Face hub, build with `--features hub` or download the directory";
+    Err(Error::input("no such model").found(id).expected("a directory or a .gguf file").hint(hint).into())
+}
+
+fn no_such_model(path: &str, at: &Path) -> Error {
+    let names: Vec<_> = EMBEDDED.iter().map(|model| format!("\"{}\"", model.name)).collect();
+    let expected = ["a Hugging Face directory".to_string(), "a .gguf file".to_string()];
+    let error = Error::input(format!("no such model: {path}")).file(at);
+    error.expected(names.into_iter().chain(expected).collect::<Vec<_>>().join(", ")).into()
+}
+
+impl Opened {
+    /// Whether the tensors are those that the configuration implies, in name and shape, and whether
+    /// the embedding has a row for every token.
+    pub fn check(&self) -> Result<()> {
+        let expected = self.config.tensors();
+        let names: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+        let missing: Vec<&str> =
+            expected.iter().map(|(name, _)| name.as_str()).filter(|name| self.weights.shape(name).is_none()).collect();
+        let present = self.weights.names();
+        let extra: Vec<&str> =
+            present.iter().map(String::as_str).filter(|name| !names.contains(name) && !self.may_ignore(name)).collect();
+        if !missing.is_empty() || !extra.is_empty() {
+            let found = format!("missing: {}; extra: {}", first_ten(&missing), first_ten(&extra));
+            let error = Error::input("the weights are not those of this configuration").file(self.weights.path());
+            return Err(error.found(found).into());
+        }
+        for (name, shape) in &expected {
+            if let Some(found) = self.weights.shape(name).filter(|found| found != shape) {
+                let error = Error::input("wrong shape for this configuration").file(self.weights.path()).tensor(name);
+                return Err(error.found(format!("{found:?}")).expected(format!("{shape:?}")).into());
+            }
+        }
+        self.tokenizer.check_fits(self.config.vocab_size)
+    }
+
+    /// Extras that carry nothing: rotary frequencies that old files store, and the copy of a tied head.
+    fn may_ignore(&self, name: &str) -> bool {
+        name.ends_with("rotary_emb.inv_freq") || (self.config.tie_word_embeddings && name == "lm_head.weight")
+    }
+
+    /// Which base this is: SHA-256 of the weight files, in hexadecimal.
+    pub fn base_sha256(&self) -> String {
+        self.weights.sha256()
+    }
+}
+
+fn first_ten(names: &[&str]) -> String {
+    match names.len() {
+        0 => "none".to_string(),
+        total @ 1..=10 => format!("{total} ({})", names[..total].join(", ")),
+        total => format!("{total} ({}, ...)", names[..10].join(", ")),
+    }
+}
