@@ -250,3 +250,147 @@ impl<'a> Json<'a> {
 fn token_id(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|id| u32::try_from(id).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn llama() -> Value {
+        json!({
+            "model_type": "llama", "vocab_size": 512, "hidden_size": 96, "intermediate_size": 256,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2,
+        })
+    }
+
+    fn with(changes: Value) -> Value {
+        let mut all = llama();
+        for (key, value) in changes.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        all
+    }
+
+    fn parse(json: &Value) -> Result<ModelConfig> {
+        ModelConfig::from_json(json.to_string().as_bytes(), Path::new("config.json"))
+    }
+
+    fn parsed(changes: Value) -> ModelConfig {
+        parse(&with(changes)).unwrap()
+    }
+
+    #[test]
+    fn absent_keys_have_the_defaults_of_transformers() {
+        let config = parsed(json!({ "num_key_value_heads": null }));
+        assert_eq!((config.head_dim, config.num_key_value_heads), (24, 4));
+        assert_eq!(config.rope, Rope { theta: 10000.0, scaling: RopeScaling::Default });
+        assert!(!config.tie_word_embeddings && !config.qkv_bias && !config.o_bias && !config.mlp_bias);
+        assert_eq!((config.bos_token_id, config.eos_token_ids, config.pad_token_id), (Some(1), vec![2], None));
+        assert_eq!(parsed(json!({ "head_dim": 32 })).head_dim, 32);
+        assert_eq!(parsed(json!({ "eos_token_id": [2, 7], "pad_token_id": -1 })).eos_token_ids, [2, 7]);
+    }
+
+    #[test]
+    fn old_and_new_rotary_keys_mean_the_same() {
+        let linear = RopeScaling::Linear { factor: 2.0 };
+        let expected = Rope { theta: 5e5, scaling: linear };
+        for keys in [
+            json!({ "rope_theta": 5e5, "rope_scaling": { "type": "linear", "factor": 2.0 } }),
+            json!({ "rope_theta": 5e5, "rope_scaling": { "rope_type": "linear", "factor": 2 } }),
+            json!({ "rope_parameters": { "rope_type": "linear", "factor": 2.0, "rope_theta": 500000 } }),
+        ] {
+            assert_eq!(parsed(keys).rope, expected);
+        }
+        let llama3 = json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16 });
+        assert!(matches!(
+            parsed(json!({ "rope_scaling": llama3 })).rope.scaling,
+            RopeScaling::Llama3 { original_max_position_embeddings: 16, .. }
+        ));
+    }
+
+    #[test]
+    fn biases_follow_the_family() {
+        let qwen = parsed(json!({ "model_type": "qwen2" }));
+        assert!(qwen.qkv_bias && !qwen.o_bias && !qwen.mlp_bias);
+        let llama = parsed(json!({ "attention_bias": true, "mlp_bias": true }));
+        assert!(llama.qkv_bias && llama.o_bias && llama.mlp_bias);
+        assert!(!parsed(json!({ "model_type": "mistral", "attention_bias": true })).qkv_bias);
+    }
+
+    #[test]
+    fn a_sliding_window_matters_only_when_it_can_cut() {
+        let mistral = |window: Value| parse(&with(json!({ "model_type": "mistral", "sliding_window": window })));
+        assert!(mistral(json!(null)).is_ok() && mistral(json!(128)).is_ok());
+        assert!(mistral(json!(64)).unwrap_err().to_string().contains("sliding_window"));
+        let qwen = |used: bool, from: usize| {
+            let keys = json!({ "model_type": "qwen2", "sliding_window": 64, "use_sliding_window": used, "max_window_layers": from });
+            parse(&with(keys))
+        };
+        assert!(qwen(false, 0).is_ok() && qwen(true, 2).is_ok());
+        assert!(qwen(true, 1).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_names_its_key() {
+        for (key, value) in [
+            ("model_type", json!("gemma2")),
+            ("model_type", json!(null)),
+            ("hidden_size", json!(0)),
+            ("hidden_size", json!(-96)),
+            ("hidden_size", json!(96.5)),
+            ("hidden_size", json!("96")),
+            ("hidden_size", json!(null)),
+            ("num_attention_heads", json!(0)),
+            ("num_attention_heads", json!(5)),
+            ("num_key_value_heads", json!(8)),
+            ("num_key_value_heads", json!(3)),
+            ("num_hidden_layers", json!(1_000_000_000)),
+            ("vocab_size", json!(1u64 << 63)),
+            ("vocab_size", json!(1e30)),
+            ("intermediate_size", json!(u64::MAX)),
+            ("head_dim", json!(7)),
+            ("rms_norm_eps", json!(0)),
+            ("rope_theta", json!("NaN")),
+            ("rope_theta", json!(-1.0)),
+            ("hidden_act", json!("gelu")),
+            ("quantization_config", json!({ "quant_method": "gptq" })),
+            ("rope_scaling", json!({ "type": "yarn", "factor": 4.0 })),
+            ("rope_scaling", json!({ "rope_type": "linear" })),
+            ("rope_scaling", json!({ "rope_type": "linear", "factor": 0 })),
+            ("rope_scaling", json!(["linear"])),
+            ("rope_parameters", json!({ "full_attention": { "rope_type": "default" } })),
+            ("partial_rotary_factor", json!(0.5)),
+            ("bos_token_id", json!(512)),
+            ("eos_token_id", json!([2, 512])),
+            ("eos_token_id", json!("</s>")),
+            ("tie_word_embeddings", json!(1)),
+            ("layer_types", json!(["linear_attention"])),
+        ] {
+            let message = parse(&with(json!({ key: value.clone() }))).unwrap_err().to_string();
+            assert!(message.contains("config.json") && message.contains(key), "{key} {value}: {message}");
+        }
+    }
+
+    #[test]
+    fn broken_text_is_an_error() {
+        for text in ["", "[]", "{", &"[".repeat(100_000), &"{\"a\":".repeat(100_000), "{\"hidden_size\": NaN}"] {
+            assert!(ModelConfig::from_json(text.as_bytes(), Path::new("config.json")).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let llama3 = json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16 });
+        for keys in [
+            json!({}),
+            json!({ "rope_scaling": llama3, "eos_token_id": [2, 3], "attention_bias": true, "mlp_bias": true }),
+            json!({ "model_type": "mistral", "tie_word_embeddings": true, "head_dim": 32 }),
+            json!({ "model_type": "qwen2", "rope_theta": 1e6, "eos_token_id": null, "pad_token_id": 0 }),
+        ] {
+            let config = parsed(keys);
+            assert_eq!(parse(&config.to_json("float32")).unwrap(), config);
+        }
+    }
+}

@@ -4,6 +4,8 @@ mod config;
 mod config_json;
 pub mod gguf;
 mod header;
+#[cfg(test)]
+mod hostile;
 #[cfg(feature = "hub")]
 mod hub;
 mod mapped;

@@ -210,3 +210,114 @@ fn first_ten(names: &[&str]) -> String {
         total => format!("{total} ({}, ...)", names[..10].join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+
+    fn refusal(path: &str, root: &Path) -> String {
+        open(path, root).err().unwrap_or_else(|| panic!("{path} was accepted")).to_string()
+    }
+
+    /// A copy of the reference model that a test may damage.
+    fn copy() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("m")).unwrap();
+        for entry in fs::read_dir(Path::new(GOLDEN).join("e2e/qwen2/base")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), dir.path().join("m").join(entry.file_name())).unwrap();
+        }
+        dir
+    }
+
+    /// Replaces text in a file of the copy.
+    fn edit(dir: &tempfile::TempDir, file: &str, from: &str, to: &str) {
+        let path = dir.path().join("m").join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from}");
+        fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    #[test]
+    fn directories_and_gguf_files_open() {
+        let qwen = open("e2e/qwen2/base", Path::new(GOLDEN)).unwrap();
+        assert_eq!(qwen.kind, Kind::Directory(Path::new(GOLDEN).join("e2e/qwen2/base")));
+        assert_eq!((qwen.config.vocab_size, qwen.tokenizer.vocab_size()), (512, 512));
+        assert_eq!(qwen.base_sha256(), open("e2e/qwen2/base", Path::new(GOLDEN)).unwrap().base_sha256());
+
+        let llama = open("gguf/llama.gguf", Path::new(GOLDEN)).unwrap();
+        assert!(matches!(llama.kind, Kind::Gguf(_)));
+        assert_eq!((llama.tokenizer.bos(), llama.tokenizer.eos(), llama.tokenizer.pad()), (Some(1), Some(2), Some(0)));
+        assert_eq!(llama.tokenizer.chat_template(), Some("{{ messages[0].content }}"));
+    }
+
+    #[test]
+    fn names_that_are_no_model_say_what_would_be() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("notes.txt"), "hello").unwrap();
+        fs::write(dir.path().join("w.safetensors"), "hello").unwrap();
+        fs::write(dir.path().join("fake.gguf"), "hello").unwrap();
+        assert!(refusal("nothing/of/that/kind", dir.path()).contains("no such model"));
+        assert!(refusal("notes.txt", dir.path()).contains("not a model"));
+        assert!(refusal("w.safetensors", dir.path()).contains("give the directory"));
+        assert!(refusal("fake.gguf", dir.path()).contains("GGUF"));
+        assert!(refusal(".", dir.path()).contains("config.json"));
+        #[cfg(not(feature = "hub"))]
+        assert!(refusal("meta-llama/Llama-3.2-1B", dir.path()).contains("--features hub"));
+    }
+
+    #[test]
+    fn ends_of_a_turn_come_from_the_generation_settings_too() {
+        let dir = copy();
+        edit(&dir, "generation_config.json", "\"eos_token_id\": 2", "\"eos_token_id\": [2, 9]");
+        assert_eq!(open("m", dir.path()).unwrap().config.eos_token_ids, [2, 9]);
+        edit(&dir, "generation_config.json", "[2, 9]", "[2, 512]");
+        assert!(refusal("m", dir.path()).contains("generation_config.json: key eos_token_id"));
+    }
+
+    #[test]
+    fn weights_of_another_configuration_are_listed() {
+        let dir = copy();
+        edit(&dir, "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
+        let message = refusal("m", dir.path());
+        assert!(message.contains("missing: 12 (model.layers.2.self_attn.q_proj.weight, "), "{message}");
+        assert!(message.contains(", ...); extra: none"), "{message}");
+
+        let dir = copy();
+        edit(&dir, "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+        assert!(refusal("m", dir.path()).contains("missing: none; extra: 12 (model.layers.1."));
+
+        let dir = copy();
+        edit(&dir, "config.json", "\"intermediate_size\": 160", "\"intermediate_size\": 161");
+        let message = refusal("m", dir.path());
+        assert!(message.contains("mlp.gate_proj.weight: wrong shape") && message.contains("[160, 64]"), "{message}");
+    }
+
+    #[test]
+    fn a_tokenizer_larger_than_the_embedding_is_refused() {
+        let dir = copy();
+        edit(
+            &dir,
+            "tokenizer.json",
+            "\"added_tokens\": [",
+            "\"added_tokens\": [{\"id\": 512, \"content\": \"<new>\", \
+            \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true},",
+        );
+        assert!(refusal("m", dir.path()).contains("512"));
+    }
+
+    #[test]
+    fn an_interrupted_download_is_refused() {
+        let dir = copy();
+        let shard = dir.path().join("m/model-00003-of-00005.safetensors");
+        let bytes = fs::read(&shard).unwrap();
+        fs::write(&shard, &bytes[..bytes.len() / 2]).unwrap();
+        assert!(refusal("m", dir.path()).contains("model-00003-of-00005.safetensors"));
+        fs::write(&shard, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n").unwrap();
+        assert!(refusal("m", dir.path()).contains("git lfs pull"));
+    }
+}

@@ -2,6 +2,8 @@
 
 mod config;
 mod header;
+#[cfg(test)]
+mod hostile;
 mod metadata;
 mod quant;
 mod tensors;
@@ -88,5 +90,43 @@ impl WeightSource for GgufFile {
 
     fn sha256(&self) -> String {
         sha256([&self.bytes[..]])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn golden(file: &str) -> PathBuf {
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/gguf")).join(file)
+    }
+
+    #[test]
+    fn tensors_equal_those_that_were_converted() {
+        let file = GgufFile::open(&golden("llama.gguf")).unwrap();
+        let original = crate::models::Safetensors::open_file(&golden("llama.safetensors")).unwrap();
+        assert_eq!(file.names(), original.names());
+        for name in original.names() {
+            assert_eq!(file.shape(&name), original.shape(&name), "{name}");
+            assert_eq!(file.read(&name).unwrap(), original.read(&name).unwrap(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_metadata_make_the_configuration() {
+        let file = GgufFile::open(&golden("llama.gguf")).unwrap();
+        let config = file.config();
+        assert_eq!((config.vocab_size, config.hidden_size, config.intermediate_size), (512, 32, 64));
+        assert_eq!((config.num_attention_heads, config.num_key_value_heads, config.head_dim), (2, 1, 16));
+        assert_eq!((config.rms_norm_eps, config.rope.theta), (1e-5, 50000.0));
+        assert!(config.tie_word_embeddings && !config.qkv_bias);
+        assert_eq!((config.bos_token_id, &config.eos_token_ids[..], config.pad_token_id), (Some(1), &[2][..], Some(0)));
+    }
+
+    #[test]
+    fn stored_bytes_are_those_of_the_file() {
+        let file = GgufFile::open(&golden("llama.gguf")).unwrap();
+        assert_eq!(file.stored_bytes("model.embed_tokens.weight"), 512 * 34);
+        assert_eq!(file.sha256().len(), 64);
     }
 }

@@ -238,3 +238,26 @@ fn other_name(id: u32) -> String {
     };
     format!("{name} (type number {id})")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The golden file holds random blocks and what the Python package `gguf` makes of them.
+    #[test]
+    fn values_agree_with_the_reference() {
+        let bytes = include_bytes!("../../../tests/golden/gguf/quants.safetensors");
+        let golden = safetensors::SafeTensors::deserialize(bytes).unwrap();
+        for id in [0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 30] {
+            let quant = Quant::from_id(id).unwrap();
+            let stored = golden.tensor(&format!("{}.bytes", quant.name())).unwrap();
+            let expected = golden.tensor(&format!("{}.values", quant.name())).unwrap();
+            let expected: Vec<f32> =
+                blocks(expected.data(), |raw, out: &mut [f32; 1]| *out = [f32::from_le_bytes(*raw)]);
+            let values = quant.decode(stored.data());
+            assert_eq!(values.len(), expected.len(), "{}", quant.name());
+            assert_eq!(quant.stored_bytes(&[expected.len()]), Some(stored.data().len()), "{}", quant.name());
+            assert_eq!(values, expected, "{}", quant.name());
+        }
+    }
+}

@@ -77,3 +77,26 @@ pub(super) fn undo_interleaving(values: &[f32], rows: usize, heads: usize) -> Op
     }
     Some(ordered)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_those_of_hugging_face() {
+        assert_eq!(hugging_face_name("blk.11.ffn_down.weight"), "model.layers.11.mlp.down_proj.weight");
+        assert_eq!(hugging_face_name("blk.0.attn_k.bias"), "model.layers.0.self_attn.k_proj.bias");
+        assert_eq!(hugging_face_name("output.weight"), "lm_head.weight");
+        assert_eq!(hugging_face_name("blk.0.attn_q_norm.weight"), "blk.0.attn_q_norm.weight");
+    }
+
+    #[test]
+    fn halves_are_gathered_head_by_head() {
+        // Two heads of four rows of one value; the file pairs row i with row i + 2 of its head.
+        let file = [0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0];
+        let expected = vec![0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0];
+        assert_eq!(undo_interleaving(&file, 8, 2), Some(expected));
+        assert_eq!(undo_interleaving(&file, 8, 8), None);
+        assert_eq!(undo_interleaving(&file, 8, 3), None);
+    }
+}

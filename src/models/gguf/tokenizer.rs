@@ -258,3 +258,125 @@ impl<'a> Special<'a> {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::path::Path;
+
+    use super::super::header::Value as Field;
+    use super::*;
+
+    const BYTE_LEVEL: &[u8] = include_bytes!("../../../tests/golden/gguf/tokenizer.json");
+    const SENTENCE_PIECE: &[u8] = include_bytes!("../../../tests/golden/gguf/sentencepiece.json");
+    const TEXTS: [&str; 6] = [
+        "Once upon a time, there was a little girl.",
+        "  two spaces, 12345 digits and a tab\t.\n\nNew line",
+        "naïve café — 你好 🙂 it's he'll we'VE",
+        "",
+        "a <s> b</s>",
+        "aaaaaaa theeeee    ",
+    ];
+
+    /// The metadata a converter would write for a `tokenizer.json`.
+    fn metadata(tokenizer_json: &[u8], model: &str) -> HashMap<String, Field> {
+        let json: Value = serde_json::from_slice(tokenizer_json).unwrap();
+        let vocab = json["model"]["vocab"].as_object().unwrap();
+        let mut tokens: Vec<(u64, String)> = vocab.iter().map(|(t, id)| (id.as_u64().unwrap(), t.clone())).collect();
+        tokens.sort();
+        let tokens: Vec<String> = tokens.into_iter().map(|(_, token)| token).collect();
+        let added = json["added_tokens"].as_array().unwrap();
+        let kind = |token: &String| match added.iter().any(|added| added["content"] == json!(token)) {
+            true => CONTROL,
+            false if token.starts_with("<0x") => 6,
+            false => NORMAL,
+        };
+        let pair = |pair: &Value| match pair {
+            Value::Array(pair) => format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()),
+            other => other.as_str().unwrap().to_string(),
+        };
+        let merges = json["model"]["merges"].as_array().unwrap().iter().map(pair).collect();
+        let scores = (0..tokens.len()).map(|id| if id < 259 { 0.0 } else { 259.0 - id as f64 }).collect();
+        let fields = [
+            ("model", Field::Text(model.into())),
+            ("token_type", Field::Ints(tokens.iter().map(kind).collect())),
+            ("tokens", Field::Texts(tokens)),
+            ("scores", Field::Floats(scores)),
+            ("merges", Field::Texts(merges)),
+            ("bos_token_id", Field::Int(1)),
+            ("eos_token_id", Field::Int(2)),
+            ("add_bos_token", Field::Bool(true)),
+        ];
+        fields.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect()
+    }
+
+    fn rebuilt(fields: HashMap<String, Field>) -> Result<TokenizerFiles> {
+        files(&Metadata::new(fields, Path::new("t.gguf")))
+    }
+
+    fn same_ids(original: &[u8], model: &str) {
+        let original_tokenizer = tokenizers::Tokenizer::from_bytes(original).unwrap();
+        let files = rebuilt(metadata(original, model)).unwrap();
+        let tokenizer = tokenizers::Tokenizer::from_bytes(&files.tokenizer_json).unwrap();
+        for text in TEXTS {
+            let (ours, theirs) =
+                (tokenizer.encode(text, true).unwrap(), original_tokenizer.encode(text, true).unwrap());
+            assert_eq!(ours.get_ids(), theirs.get_ids(), "{text:?}");
+            let decoded = original_tokenizer.decode(theirs.get_ids(), true).unwrap();
+            assert_eq!(tokenizer.decode(ours.get_ids(), true).unwrap(), decoded, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn byte_level_tokens_are_those_of_the_original() {
+        same_ids(BYTE_LEVEL, "gpt2");
+    }
+
+    #[test]
+    fn sentence_piece_tokens_follow_from_the_scores() {
+        same_ids(SENTENCE_PIECE, "llama");
+    }
+
+    #[test]
+    fn words_are_cut_as_the_metadata_say() {
+        let words = |name: &str, text: &str| {
+            let mut fields = metadata(BYTE_LEVEL, "gpt2");
+            fields.insert("tokenizer.ggml.pre".into(), Field::Text(name.into()));
+            let files = rebuilt(fields).unwrap();
+            let tokenizer = tokenizers::Tokenizer::from_bytes(&files.tokenizer_json).unwrap();
+            let mut text = tokenizers::PreTokenizedString::from(text);
+            use tokenizers::PreTokenizer;
+            tokenizer.get_pre_tokenizer().unwrap().pre_tokenize(&mut text).unwrap();
+            let splits = text.get_splits(tokenizers::OffsetReferential::Original, tokenizers::OffsetType::Byte);
+            splits.into_iter().map(|(word, ..)| word.replace('Ġ', " ").replace('Ċ', "\n")).collect::<Vec<_>>()
+        };
+        let text = "it's 1234 (now)\n\n ok";
+        assert_eq!(words("gpt-2", text), ["it", "'s", " 1234", " (", "now", ")", "\n\n", " ok"]);
+        assert_eq!(words("smollm", text), ["it", "'s", " ", "1", "2", "3", "4", " (", "now", ")", "\n\n", " ok"]);
+        assert_eq!(words("llama-bpe", text), ["it", "'s", " ", "123", "4", " (", "now", ")\n\n", " ok"]);
+        assert_eq!(words("qwen2", text), ["it", "'s", " ", "1", "2", "3", "4", " (", "now", ")\n\n", " ok"]);
+    }
+
+    #[test]
+    fn special_tokens_and_template_reach_the_configuration() {
+        let mut fields = metadata(BYTE_LEVEL, "gpt2");
+        fields.insert("tokenizer.chat_template".into(), Field::Text("{{ x }}".into()));
+        let config: Value = serde_json::from_slice(&rebuilt(fields).unwrap().tokenizer_config_json).unwrap();
+        assert_eq!((&config["bos_token"], &config["eos_token"]), (&json!("<s>"), &json!("</s>")));
+        assert_eq!((&config["pad_token"], &config["chat_template"]), (&Value::Null, &json!("{{ x }}")));
+    }
+
+    #[test]
+    fn what_cannot_be_exact_is_refused_by_name() {
+        let refusal = |key: &str, value: Field| {
+            let mut fields = metadata(BYTE_LEVEL, "gpt2");
+            fields.insert(format!("tokenizer.ggml.{key}"), value);
+            rebuilt(fields).err().expect("accepted").to_string()
+        };
+        assert!(refusal("pre", Field::Text("falcon".into())).contains("falcon"));
+        assert!(refusal("model", Field::Text("t5".into())).contains("t5"));
+        assert!(refusal("token_type", Field::Ints(vec![1])).contains("one type per token"));
+        assert!(refusal("bos_token_id", Field::Int(512)).contains("512"));
+        assert!(refusal("tokens", Field::Texts(vec!["a".into(), "a".into()])).contains("token"));
+    }
+}
