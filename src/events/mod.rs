@@ -13,9 +13,13 @@ pub mod units;
 
 pub use banner::Banner;
 pub use bus::{Bus, Sink};
+#[cfg(feature = "tui")]
+pub(crate) use console::no_color;
 pub use console::{Color, Console, Format};
 pub use control::{Control, Request, StopKind};
 pub use jsonl::{Jsonl, Tail, read, truncate_after};
+#[cfg(feature = "tui")]
+pub(crate) use line::printable;
 pub use line::{Kind, Line};
 
 use indexmap::IndexMap;
