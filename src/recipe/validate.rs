@@ -55,7 +55,8 @@ impl Findings {
         }
     }
 
-    fn regex(&mut self, path: &str, pattern: &str) {
+    fn pattern(&mut self, path: &str, pattern: &str) {
+        self.not_empty(path, pattern);
         if let Err(error) = regex::RegexBuilder::new(pattern).size_limit(1 << 20).build() {
             let reason = error.to_string();
             let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
@@ -79,11 +80,11 @@ fn lora(lora: &LoraConfig, found: &mut Findings) {
     found.number(&key("dropout"), lora.dropout, |p| (0.0..1.0).contains(&p), "0 or more, below 1");
     for (pattern, &rank) in &lora.rank_pattern {
         found.size(&child(&key("rank_pattern"), pattern), rank, 1);
-        found.regex(&child(&key("rank_pattern"), pattern), pattern);
+        found.pattern(&child(&key("rank_pattern"), pattern), pattern);
     }
     for (pattern, &alpha) in &lora.alpha_pattern {
         found.number(&child(&key("alpha_pattern"), pattern), alpha, above_zero, "a number above 0");
-        found.regex(&child(&key("alpha_pattern"), pattern), pattern);
+        found.pattern(&child(&key("alpha_pattern"), pattern), pattern);
     }
     if lora.init == LoraInit::Orthogonal
         && let Some(odd) = lora.rank_pattern.values().chain([&lora.rank]).find(|rank| *rank % 2 == 1)
@@ -105,8 +106,7 @@ fn selection(lora: &LoraConfig, found: &mut Findings) {
         }
         Targets::Pattern(word) if word == "all-linear" => {}
         Targets::Pattern(pattern) => {
-            found.not_empty(&key("targets"), pattern);
-            found.regex(&key("targets"), pattern);
+            found.pattern(&key("targets"), pattern);
             if !lora.layers.is_empty() {
                 let what = "`layers` needs targets by name; a regular expression already sees the layer number";
                 found.contradiction(
@@ -116,6 +116,9 @@ fn selection(lora: &LoraConfig, found: &mut Findings) {
                 );
             }
         }
+    }
+    if let Targets::Pattern(pattern) = &lora.exclude {
+        found.pattern(&key("exclude"), pattern);
     }
     if lora.layers.is_empty() && !lora.layers_pattern.is_empty() {
         let what = "`layers_pattern` says where the layer number stands, but `layers` lists none";

@@ -1,0 +1,145 @@
+//! Which backends this program holds, and which of their devices `--device` means.
+
+use lowrank::recipe::nearest;
+use lowrank::runtime::{DeviceInfo, Runtime};
+use lowrank::{Error, Result};
+
+/// Every backend there is a plug for; each is also the name of its cargo feature.
+pub const BACKENDS: [&str; 4] = ["cuda", "wgpu", "flex", "ndarray"];
+/// CPU backends, the faster one first.
+const CPU: [&str; 2] = ["flex", "ndarray"];
+/// Drivers that compute on the CPU what they are asked to compute on a GPU.
+const SOFTWARE: [&str; 3] = ["llvmpipe", "lavapipe", "swiftshader"];
+
+/// The backends that are compiled in, in the order in which `auto` tries them.
+pub fn runtimes() -> Vec<&'static dyn Runtime> {
+    vec![
+        #[cfg(feature = "cuda")]
+        lowrank_cuda::RUNTIME,
+        #[cfg(feature = "wgpu")]
+        lowrank_wgpu::RUNTIME,
+        #[cfg(feature = "flex")]
+        lowrank_flex::RUNTIME,
+        #[cfg(feature = "ndarray")]
+        lowrank_ndarray::RUNTIME,
+    ]
+}
+
+/// The runtime and the device that `--device` names: `auto`, `cpu`, a backend, or `backend:n`.
+/// A backend that is not compiled in, or has no such device, is an input error.
+pub fn pick(wanted: &str) -> Result<(&'static dyn Runtime, DeviceInfo)> {
+    let runtimes = runtimes();
+    let compiled: Vec<Compiled> =
+        runtimes.iter().map(|runtime| Compiled { name: runtime.name(), devices: Box::new(|| runtime.devices()) }).collect();
+    let (index, device) = choose(&compiled, wanted)?;
+    Ok((runtimes[index], device))
+}
+
+/// A backend and the way to ask for its devices, which may wake a driver.
+struct Compiled<'a> {
+    name: &'static str,
+    devices: Box<dyn Fn() -> Vec<DeviceInfo> + 'a>,
+}
+
+fn choose(compiled: &[Compiled<'_>], wanted: &str) -> Result<(usize, DeviceInfo)> {
+    let position = |name: &str| compiled.iter().position(|backend| backend.name == name);
+    let first = |index: usize| (compiled[index].devices)().into_iter().next().map(|device| (index, device));
+    match wanted {
+        "auto" => (0..compiled.len())
+            .filter_map(first)
+            .find(|(_, device)| !is_software(device))
+            .or_else(|| (0..compiled.len()).find_map(first))
+            .ok_or_else(|| not_compiled("cpu", compiled)),
+        "cpu" => CPU.iter().filter_map(|name| position(name)).find_map(first).ok_or_else(|| not_compiled("cpu", compiled)),
+        _ => {
+            let backend = wanted.split(':').next().unwrap_or_default();
+            let index = position(backend).ok_or_else(|| not_compiled(backend, compiled))?;
+            let devices = (compiled[index].devices)();
+            let is_meant = |device: &&DeviceInfo| backend == wanted || device.name == wanted || device.name == backend && wanted == format!("{backend}:0");
+            devices.iter().find(is_meant).cloned().map(|device| (index, device)).ok_or_else(|| no_device(wanted, &devices))
+        }
+    }
+}
+
+fn is_software(device: &DeviceInfo) -> bool {
+    let description = device.description.to_lowercase();
+    SOFTWARE.iter().any(|driver| description.contains(driver))
+}
+
+fn not_compiled(backend: &str, compiled: &[Compiled<'_>]) -> Error {
+    let have: Vec<&str> = compiled.iter().map(|backend| backend.name).collect();
+    let have = if have.is_empty() { "no backend".into() } else { have.join(", ") };
+    let feature = if backend == "cpu" { CPU[0] } else { backend };
+    if BACKENDS.contains(&feature) {
+        let error = Error::input(format!("`--device {backend}` is not compiled in")).found(have);
+        return error.hint(format!("build with `--features {feature}`")).into();
+    }
+    let known = || ["auto", "cpu"].into_iter().chain(BACKENDS);
+    let error = Error::input(format!("unknown device `{backend}`")).expected(known().collect::<Vec<_>>().join(" | "));
+    match nearest(backend, known()) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")).into(),
+        None => error.into(),
+    }
+}
+
+fn no_device(wanted: &str, devices: &[DeviceInfo]) -> Error {
+    let error = Error::input(format!("no device `{wanted}`"));
+    let list = devices.iter().map(|device| format!("{} ({})", device.name, device.description)).collect::<Vec<_>>();
+    match list.is_empty() {
+        true => error.found("no device at all: is its driver installed?").hint("`--device cpu` always works").into(),
+        false => error.found(list.join(", ")).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(name: &'static str, devices: &'static [(&'static str, &'static str)]) -> Compiled<'static> {
+        let info = |(name, description): &(&str, &str)| DeviceInfo { name: (*name).into(), description: (*description).into() };
+        Compiled { name, devices: Box::new(move || devices.iter().map(info).collect()) }
+    }
+
+    fn all() -> Vec<Compiled<'static>> {
+        vec![
+            backend("cuda", &[]),
+            backend("wgpu", &[("wgpu:0", "llvmpipe (LLVM 17)"), ("wgpu:1", "Some GPU")]),
+            backend("flex", &[("flex", "2 threads")]),
+            backend("ndarray", &[("ndarray", "2 threads")]),
+        ]
+    }
+
+    #[test]
+    fn names_choose_devices() {
+        for (wanted, device) in [
+            ("auto", "flex"),
+            ("cpu", "flex"),
+            ("ndarray", "ndarray"),
+            ("flex:0", "flex"),
+            ("wgpu", "wgpu:0"),
+            ("wgpu:1", "wgpu:1"),
+        ] {
+            let (index, chosen) = choose(&all(), wanted).unwrap();
+            assert_eq!(chosen.name, device, "{wanted}");
+            assert!(device.starts_with(all()[index].name));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        let flex_only = || vec![backend("flex", &[("flex", "2 threads")])];
+        for (compiled, wanted, told) in [
+            (flex_only(), "wgpu:1", "--features wgpu"),
+            (flex_only(), "cuda", "--features cuda"),
+            (vec![], "auto", "--features flex"),
+            (all(), "cuda", "driver"),
+            (all(), "wgpu:7", "wgpu:1 (Some GPU)"),
+            (all(), "gpu", "auto | cpu"),
+            (all(), "wgp", "did you mean `wgpu`?"),
+        ] {
+            let error = choose(&compiled, wanted).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(told), "{wanted}: {error}");
+        }
+    }
+}
