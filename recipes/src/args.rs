@@ -138,7 +138,10 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let plain = train("lowrank train tiny/lora --set a.b=1 --seed 7 --max-steps 3");
-        assert_eq!((plain.resume.clone(), plain.sets()), (None, vec!["a.b=1".into(), "seed=7".into(), "train.max_steps=3".into()]));
+        assert_eq!(
+            (plain.resume.clone(), plain.sets()),
+            (None, vec!["a.b=1".into(), "seed=7".into(), "train.max_steps=3".into()])
+        );
         assert_eq!(train("lowrank train tiny/lora --resume").resume, Some(None));
         assert_eq!(train("lowrank train --resume=runs/x").resume, Some(Some("runs/x".into())));
         assert!(Args::try_parse_from(["lowrank", "train"]).is_err());

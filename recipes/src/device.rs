@@ -25,38 +25,56 @@ pub fn runtimes() -> Vec<&'static dyn Runtime> {
     ]
 }
 
-/// The runtime and the device that `--device` names: `auto`, `cpu`, a backend, or `backend:n`.
+/// A device of a backend that is compiled in.
+#[derive(Clone)]
+pub struct Chosen {
+    pub runtime: &'static dyn Runtime,
+    /// Its number among the runtime's devices.
+    pub index: usize,
+    pub device: DeviceInfo,
+}
+
+/// What `--device` means: `auto`, `cpu`, a backend, or `backend:n`.
 /// A backend that is not compiled in, or has no such device, is an input error.
-pub fn pick(wanted: &str) -> Result<(&'static dyn Runtime, DeviceInfo)> {
+pub fn pick(wanted: &str) -> Result<Chosen> {
     let runtimes = runtimes();
-    let compiled: Vec<Compiled> =
-        runtimes.iter().map(|runtime| Compiled { name: runtime.name(), devices: Box::new(|| runtime.devices()) }).collect();
-    let (index, device) = choose(&compiled, wanted)?;
-    Ok((runtimes[index], device))
+    let backends: Vec<Backend> = runtimes.iter().map(|&runtime| Backend::of(runtime)).collect();
+    let (backend, index, device) = choose(&backends, wanted)?;
+    Ok(Chosen { runtime: runtimes[backend], index, device })
 }
 
-/// A backend and the way to ask for its devices, which may wake a driver.
-struct Compiled<'a> {
+/// A compiled backend and the way to ask for its devices, which may wake a driver.
+struct Backend {
     name: &'static str,
-    devices: Box<dyn Fn() -> Vec<DeviceInfo> + 'a>,
+    devices: Box<dyn Fn() -> Vec<DeviceInfo>>,
 }
 
-fn choose(compiled: &[Compiled<'_>], wanted: &str) -> Result<(usize, DeviceInfo)> {
-    let position = |name: &str| compiled.iter().position(|backend| backend.name == name);
-    let first = |index: usize| (compiled[index].devices)().into_iter().next().map(|device| (index, device));
+impl Backend {
+    fn of(runtime: &'static dyn Runtime) -> Self {
+        Self { name: runtime.name(), devices: Box::new(|| runtime.devices()) }
+    }
+}
+
+/// Number of the backend, number of its device, and the device.
+type Choice = (usize, usize, DeviceInfo);
+
+fn choose(backends: &[Backend], wanted: &str) -> Result<Choice> {
+    let first = |backend: usize| (backends[backend].devices)().into_iter().next().map(|device| (backend, 0, device));
+    let named = |name: &str| backends.iter().position(|backend| backend.name == name);
     match wanted {
-        "auto" => (0..compiled.len())
+        "auto" => (0..backends.len())
             .filter_map(first)
-            .find(|(_, device)| !is_software(device))
-            .or_else(|| (0..compiled.len()).find_map(first))
-            .ok_or_else(|| not_compiled("cpu", compiled)),
-        "cpu" => CPU.iter().filter_map(|name| position(name)).find_map(first).ok_or_else(|| not_compiled("cpu", compiled)),
+            .find(|(_, _, device)| !is_software(device))
+            .or_else(|| (0..backends.len()).find_map(first))
+            .ok_or_else(|| not_compiled("cpu", backends)),
+        "cpu" => CPU.iter().filter_map(|name| named(name)).find_map(first).ok_or_else(|| not_compiled("cpu", backends)),
         _ => {
-            let backend = wanted.split(':').next().unwrap_or_default();
-            let index = position(backend).ok_or_else(|| not_compiled(backend, compiled))?;
-            let devices = (compiled[index].devices)();
-            let is_meant = |device: &&DeviceInfo| backend == wanted || device.name == wanted || device.name == backend && wanted == format!("{backend}:0");
-            devices.iter().find(is_meant).cloned().map(|device| (index, device)).ok_or_else(|| no_device(wanted, &devices))
+            let (name, number) = wanted.split_once(':').unwrap_or((wanted, "0"));
+            let backend = named(name).ok_or_else(|| not_compiled(name, backends))?;
+            let devices = (backends[backend].devices)();
+            let index = number.parse::<usize>().ok().filter(|&index| index < devices.len());
+            let index = index.ok_or_else(|| no_device(wanted, &devices))?;
+            Ok((backend, index, devices[index].clone()))
         }
     }
 }
@@ -66,8 +84,8 @@ fn is_software(device: &DeviceInfo) -> bool {
     SOFTWARE.iter().any(|driver| description.contains(driver))
 }
 
-fn not_compiled(backend: &str, compiled: &[Compiled<'_>]) -> Error {
-    let have: Vec<&str> = compiled.iter().map(|backend| backend.name).collect();
+fn not_compiled(backend: &str, backends: &[Backend]) -> Error {
+    let have: Vec<&str> = backends.iter().map(|backend| backend.name).collect();
     let have = if have.is_empty() { "no backend".into() } else { have.join(", ") };
     let feature = if backend == "cpu" { CPU[0] } else { backend };
     if BACKENDS.contains(&feature) {
@@ -95,12 +113,15 @@ fn no_device(wanted: &str, devices: &[DeviceInfo]) -> Error {
 mod tests {
     use super::*;
 
-    fn backend(name: &'static str, devices: &'static [(&'static str, &'static str)]) -> Compiled<'static> {
-        let info = |(name, description): &(&str, &str)| DeviceInfo { name: (*name).into(), description: (*description).into() };
-        Compiled { name, devices: Box::new(move || devices.iter().map(info).collect()) }
+    fn backend(name: &'static str, devices: &'static [(&'static str, &'static str)]) -> Backend {
+        let info = |(name, description): &(&str, &str)| DeviceInfo {
+            name: (*name).into(),
+            description: (*description).into(),
+        };
+        Backend { name, devices: Box::new(move || devices.iter().map(info).collect()) }
     }
 
-    fn all() -> Vec<Compiled<'static>> {
+    fn all() -> Vec<Backend> {
         vec![
             backend("cuda", &[]),
             backend("wgpu", &[("wgpu:0", "llvmpipe (LLVM 17)"), ("wgpu:1", "Some GPU")]),
@@ -119,7 +140,7 @@ mod tests {
             ("wgpu", "wgpu:0"),
             ("wgpu:1", "wgpu:1"),
         ] {
-            let (index, chosen) = choose(&all(), wanted).unwrap();
+            let (index, _, chosen) = choose(&all(), wanted).unwrap();
             assert_eq!(chosen.name, device, "{wanted}");
             assert!(device.starts_with(all()[index].name));
         }

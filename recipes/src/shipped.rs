@@ -34,7 +34,10 @@ mod tests {
             for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
                 if file.extension().is_some_and(|suffix| suffix == "toml") {
                     let name = file.strip_prefix(root).unwrap().with_extension("");
-                    assert!(SHIPPED.names().any(|known| name == std::path::Path::new(known)), "{name:?} is not shipped");
+                    assert!(
+                        SHIPPED.names().any(|known| name == std::path::Path::new(known)),
+                        "{name:?} is not shipped"
+                    );
                     files += 1;
                 }
             }

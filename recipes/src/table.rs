@@ -16,7 +16,8 @@ impl Table {
 
     pub fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
-        let widest = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();
+        let widest =
+            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();
         let widths: Vec<usize> = (0..columns).filter_map(widest).collect();
         let line = |row: &Vec<String>| {
             let padded = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));

@@ -15,11 +15,13 @@ pub struct Doctor {}
 impl Doctor {
     pub fn run(&self, output: &Output) -> Result<()> {
         let runtimes = runtimes();
-        let auto = pick("auto").ok().map(|(_, device)| device.name);
+        let auto = pick("auto").ok().map(|chosen| chosen.device.name);
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         if output.format == Format::Json {
-            let backends: Vec<_> =
-                runtimes.iter().map(|runtime| json!({ "name": runtime.name(), "devices": runtime.devices() })).collect();
+            let backends: Vec<_> = runtimes
+                .iter()
+                .map(|runtime| json!({ "name": runtime.name(), "devices": runtime.devices() }))
+                .collect();
             return stdout::print_json(&json!({
                 "version": env!("CARGO_PKG_VERSION"), "threads": threads, "backends": backends, "auto": auto,
             }));

@@ -26,7 +26,7 @@ impl Schema {
 }
 
 /// Name, form, default and meaning of a key, then the same of each key in it.
-fn explain(name: &str, schema: &Value, depth: usize) -> String {
+pub(super) fn explain(name: &str, schema: &Value, depth: usize) -> String {
     let indent = "  ".repeat(depth);
     let mut text = format!("{indent}{name}");
     if let Some(form) = form(schema) {
@@ -83,7 +83,11 @@ mod tests {
     #[test]
     fn a_key_is_explained_with_its_default_and_its_choices() {
         let shown = |path: &str| explain(path, &recipe::schema_of(path).unwrap(), 0);
-        assert!(shown("train.batch").starts_with("train.batch  whole number  (default 4)\n    Rows"), "{}", shown("train.batch"));
+        assert!(
+            shown("train.batch").starts_with("train.batch  whole number  (default 4)\n    Rows"),
+            "{}",
+            shown("train.batch")
+        );
         let schedule = shown("optim.schedule");
         for part in ["cosine", "polynomial", "warmup", "power"] {
             assert!(schedule.contains(part), "{part}:\n{schedule}");

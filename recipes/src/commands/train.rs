@@ -56,7 +56,7 @@ impl Train {
             return Err(Error::Failed("resuming a run is not wired up in this build".into()));
         };
         let resolved = SHIPPED.load(recipe, &self.sets())?;
-        let (_runtime, _device) = pick(&self.device.device)?;
+        let _chosen = pick(&self.device.device)?;
         if self.dry_run {
             return stdout::print(&resolved.recipe.to_toml()?);
         }
