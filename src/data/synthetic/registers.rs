@@ -8,23 +8,30 @@ use super::world::Entity;
 
 static SAYINGS: LazyLock<Vec<Section>> = LazyLock::new(|| sections(include_str!("registers.txt")));
 
-/// Lines of one verb (`define`, `say`, `ask`) that hold for the entity, shuffled, with the attributes they tell.
-fn lines(entity: &Entity, verb: &str, draw: &mut Draw) -> Vec<(&'static str, Vec<&'static str>)> {
+/// A template that holds for an entity, and the attributes that it tells.
+struct Line {
+    template: &'static str,
+    tells: Vec<&'static str>,
+}
+
+/// Lines of one verb (`define`, `say`, `ask`) that hold for the entity, shuffled.
+fn lines(entity: &Entity, verb: &str, draw: &mut Draw) -> Vec<Line> {
     let of_kind = SAYINGS.iter().filter(|section| section.names.contains(&entity.kind));
     let mut lines: Vec<_> =
-        of_kind.flat_map(|section| &section.lines).filter_map(|line| applicable(entity, verb, line)).collect();
+        of_kind.flat_map(|section| &section.lines).filter_map(|rule| applicable(entity, verb, rule)).collect();
     draw.shuffle(&mut lines);
     lines
 }
 
-fn applicable(entity: &Entity, verb: &str, line: &'static str) -> Option<(&'static str, Vec<&'static str>)> {
-    let (head, template) = line.split_once(' ')?;
+/// The line of a rule `verb template` or `verb[attribute=value] template`, if the entity has what it needs.
+fn applicable(entity: &Entity, verb: &str, rule: &'static str) -> Option<Line> {
+    let (head, template) = rule.split_once(' ')?;
     let condition = head.strip_prefix(verb)?.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let condition = condition.and_then(|condition| condition.split_once('='));
     let holds = condition.is_none_or(|(attribute, value)| entity.get(attribute) == Some(value));
-    let slots = condition.map(|(attribute, _)| attribute).into_iter().chain(slots(template));
-    let told: Vec<_> = slots.filter(|slot| !REFERENCES.contains(slot)).collect();
-    (holds && told.iter().all(|slot| entity.get(slot).is_some())).then_some((template, told))
+    let needed = condition.map(|(attribute, _)| attribute).into_iter().chain(slots(template));
+    let tells: Vec<_> = needed.filter(|slot| !REFERENCES.contains(slot)).collect();
+    (holds && tells.iter().all(|slot| entity.get(slot).is_some())).then_some(Line { template, tells })
 }
 
 /// Slots that refer to the entity and tell nothing about it.
@@ -32,7 +39,7 @@ const REFERENCES: [&str; 5] = ["name", "It", "it", "its", "Whose"];
 
 /// Fills a template about an entity, by its name or by its pronoun.
 fn said(entity: &Entity, template: &str, named: bool) -> Option<String> {
-    let [it, _, its] = entity.pronouns();
+    let [it, its] = entity.pronouns();
     let name = match entity.kind {
         "tool" | "dish" => format!("the {}", entity.get("name")?),
         _ => entity.get("name")?.to_owned(),
@@ -51,15 +58,15 @@ pub fn sentences(entity: &Entity, count: usize, draw: &mut Draw) -> Vec<String> 
     let mut told: Vec<&str> = Vec::new();
     let mut sentences = Vec::new();
     let first = lines(entity, "define", draw).into_iter().take(1);
-    for (template, attributes) in first.chain(lines(entity, "say", draw)) {
+    for Line { template, tells } in first.chain(lines(entity, "say", draw)) {
         let opening = sentences.is_empty();
         let nameless = opening && !slots(template).any(|slot| REFERENCES.contains(&slot));
-        if sentences.len() > count || nameless || attributes.iter().any(|attribute| told.contains(attribute)) {
+        if sentences.len() > count || nameless || tells.iter().any(|attribute| told.contains(attribute)) {
             continue;
         }
         let sentence = said(entity, template, opening || draw.chance(25));
         sentences.extend(sentence.map(|sentence| capitalised(&sentence)));
-        told.extend(attributes);
+        told.extend(tells);
     }
     sentences
 }
@@ -68,7 +75,7 @@ pub fn sentences(entity: &Entity, count: usize, draw: &mut Draw) -> Vec<String> 
 pub fn questions(entity: &Entity, count: usize, draw: &mut Draw) -> Vec<[String; 3]> {
     let asked = lines(entity, "ask", draw).into_iter().take(count);
     asked
-        .filter_map(|(template, _)| {
+        .filter_map(|Line { template, .. }| {
             let mut parts = template.split(" | ").map(|part| said(entity, part, false));
             let (question, answer, word) = (parts.next()??, parts.next()??, parts.next()??);
             Some([capitalised(&question), capitalised(&answer), word])
@@ -111,7 +118,7 @@ mod tests {
                 let entities = (0..300).map(|stream| Entity::invent(kind, &mut Draw::new(0, stream)));
                 let verb = line.split([' ', '[']).next().unwrap();
                 let filled = entities
-                    .filter_map(|entity| applicable(&entity, verb, line).map(|(template, _)| (entity, template)))
+                    .filter_map(|entity| applicable(&entity, verb, line).map(|line| (entity, line.template)))
                     .find_map(|(entity, template)| said(&entity, template, false));
                 assert!(matches!(verb, "define" | "say" | "ask") && filled.is_some(), "{kind}: {line}");
             }
@@ -134,16 +141,10 @@ mod tests {
             for fact in &entity.facts[1..] {
                 let alone = Entity { kind, facts: vec![entity.facts[0].clone(), fact.clone()] };
                 let told = sentences(&alone, 1, &mut Draw::new(1, stream));
-                assert!(
-                    told.first().is_some_and(|first| first.contains(&fact_name(&entity))),
-                    "{kind}: {fact:?} {told:?}"
-                );
+                let name = &entity.facts[0].1[1..];
+                assert!(told.first().is_some_and(|first| first.contains(name)), "{kind}: {fact:?} {told:?}");
             }
         }
-    }
-
-    fn fact_name(entity: &Entity) -> String {
-        entity.get("name").unwrap()[1..].to_owned()
     }
 
     #[test]

@@ -39,12 +39,12 @@ impl Entity {
         Self { kind: self.kind, facts }
     }
 
-    /// Subject, object and possessive pronoun.
-    pub fn pronouns(&self) -> [&'static str; 3] {
+    /// Personal pronoun of the subject, and possessive.
+    pub fn pronouns(&self) -> [&'static str; 2] {
         match self.kind {
-            "woman" => ["she", "her", "her"],
-            "man" => ["he", "him", "his"],
-            _ => ["it", "it", "its"],
+            "woman" => ["she", "her"],
+            "man" => ["he", "his"],
+            _ => ["it", "its"],
         }
     }
 }
