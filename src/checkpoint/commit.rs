@@ -42,7 +42,8 @@ pub(super) fn discard(fs: &dyn Fs, target: &Path) -> Result<()> {
     fs.rename(target, &doomed).and_then(|()| fs.remove(&doomed)).map_err(Error::io(target))
 }
 
-/// Settles every interrupted commit in `directory`. Only the holder of the run's lock may call this.
+/// Settles every interrupted commit in a directory that holds nothing but what is committed here. Only the holder
+/// of the run's lock may call this.
 pub(super) fn sweep(fs: &dyn Fs, directory: &Path) -> Result<()> {
     for entry in directory.read_dir().map_err(Error::io(directory))? {
         let name = entry.map_err(Error::io(directory))?.file_name();
@@ -75,7 +76,7 @@ fn publish(fs: &dyn Fs, target: &Path) -> Result<()> {
 }
 
 /// Ends an interrupted replacement: backwards while `target` is missing, forwards once it is there.
-fn settle(fs: &dyn Fs, target: &Path) -> Result<()> {
+pub(super) fn settle(fs: &dyn Fs, target: &Path) -> Result<()> {
     let (staging, previous) = (beside(target, ".tmp"), beside(target, ".old"));
     if exists(&previous) {
         if !exists(target) {
@@ -155,6 +156,9 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let target = parent.path().join("final");
         commit(&Disk, &target, &files("old")).unwrap();
+        // What an earlier commit could not clean up is no obstacle.
+        std::fs::create_dir_all(parent.path().join(".final.tmp/c")).unwrap();
+        std::fs::create_dir_all(parent.path().join(".final.old/c")).unwrap();
         commit(&Disk, &target, &files("new")).unwrap();
         assert_eq!(read(&target).as_deref(), Some("new"));
         assert_eq!(parent.path().read_dir().unwrap().count(), 1);
