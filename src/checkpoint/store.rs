@@ -117,14 +117,15 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_is_noticed() {
+    fn a_flipped_bit_in_any_byte_is_noticed() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("step-000007");
         sample(7, 3).save_as(&Disk, &path, 0).unwrap();
         for entry in path.read_dir().unwrap() {
             let file = entry.unwrap().path();
             let good = std::fs::read(&file).unwrap();
-            for (index, bit) in (0..good.len()).flat_map(|index| (0..8).map(move |bit| (index, bit))) {
+            for index in 0..good.len() {
+                let bit = index % 8;
                 let mut bad = good.clone();
                 bad[index] ^= 1 << bit;
                 std::fs::write(&file, bad).unwrap();
