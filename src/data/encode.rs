@@ -52,7 +52,9 @@ impl Note {
     pub fn text(self) -> &'static str {
         match self {
             Note::LiteralSpecial => "rows contain the name of a special token; it is read as ordinary text",
-            Note::Touching => "rows have neither a space nor a line break between prompt and completion",
+            Note::Touching => {
+                "rows have no space or line break between prompt and completion; a template would part them"
+            }
             Note::LastTurnOnly => {
                 "conversations are rewritten by the chat template as they go on, so only their last answer is trained"
             }
@@ -290,9 +292,19 @@ fn answers(template: &Template, turns: &[Message], notes: &mut Vec<Note>) -> Res
         return Ok((text, found));
     }
     notes.push(Note::LastTurnOnly);
-    let last = assistant.last();
-    let only = last.and_then(|turn| find(turn, GenerationPrompt::Add).or_else(|| find(turn, GenerationPrompt::Omit)));
+    let only = assistant.last().and_then(|turn| {
+        let by_content = || verbatim(&text, turns, turn);
+        find(turn, GenerationPrompt::Add).or_else(by_content).or_else(|| find(turn, GenerationPrompt::Omit))
+    });
     Ok((text, only.into_iter().collect()))
+}
+
+/// The answer that ends the conversation, found by its words. Some templates write the system turn only
+/// while there is no answer yet, so that nothing they write for the question alone leads up to it.
+fn verbatim(text: &str, turns: &[Message], turn: usize) -> Option<Answer> {
+    let content = turns[turn].content.trim();
+    let start = text.rfind(content).filter(|_| turn + 1 == turns.len() && !content.is_empty())?;
+    Some(Answer { turn, span: start..text.len() })
 }
 
 fn last_exchange(turns: &[Message], prompt_ids: Vec<u32>) -> Option<Prompt> {

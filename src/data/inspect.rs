@@ -9,7 +9,7 @@ use super::{Dataset, Sequence, Tokenizer};
 pub enum Style {
     /// ANSI colours: trained tokens green, the others grey, neighbours in two shades.
     Colour,
-    /// `[trained]` and `|not trained|`.
+    /// `[trained]` and `not trained|`.
     Plain,
 }
 
@@ -37,8 +37,8 @@ fn tokens(sequence: &Sequence, tokenizer: &Tokenizer, style: Style) -> String {
         let breaks = piece.matches('\n').count();
         let (text, trained) = (visible(&piece), sequence.trained[at]);
         match (style, trained) {
-            (Style::Plain, true) => out.extend(["[", &text, "]"]),
-            (Style::Plain, false) => out.extend(["|", &text, "|"]),
+            (Style::Plain, true) => out.extend(["[", text.as_str(), "]"]),
+            (Style::Plain, false) => out.extend([text.as_str(), "|"]),
             (Style::Colour, _) => {
                 let _ = write!(out, "\x1b[{}m{text}\x1b[0m", colour(trained, at));
             }

@@ -143,6 +143,20 @@ fn a_template_that_rewrites_earlier_turns_trains_the_last_one() {
 }
 
 #[test]
+fn a_template_that_hides_the_system_turn_once_answered_trains_the_answer() {
+    let tokenizer = tokenizer();
+    let source = "{% for m in messages if m.role != 'system' %}\
+        {{ messages[0].content if loop.last and m.role == 'user' }}{{ ' ' + m.content }}\
+        {{ '</s>' if m.role == 'assistant' }}{% endfor %}";
+    let template = jinja(source, &tokenizer);
+    use Role::*;
+    let example = turns(&[(System, "Be brief."), (User, "b"), (Assistant, "b")]);
+    let encoded = encoder(&tokenizer, Some(&template)).encode(&example).unwrap();
+    assert_eq!(shown(&encoded, &tokenizer), " b [b</s>]");
+    assert_eq!(encoded.notes, [Note::LastTurnOnly]);
+}
+
+#[test]
 fn special_tokens_in_data_stay_text() {
     let tokenizer = tokenizer_with(&["<|im_start|>", "<|im_end|>", "§"]);
     let template = chatml(&tokenizer);

@@ -49,6 +49,7 @@ pub(super) fn array(mut source: Source) -> Result<Vec<Row>> {
 /// The array itself, or the only one in an object.
 fn the_array(whole: Value) -> Result<Vec<Value>, InputError> {
     const WANTED: &str = "an array of objects, or an object that holds one array";
+    let unclear = |found: String| Error::input("the rows cannot be told").found(found).expected(WANTED);
     match whole {
         Value::Array(rows) => Ok(rows),
         Value::Object(fields) => {
@@ -59,13 +60,8 @@ fn the_array(whole: Value) -> Result<Vec<Value>, InputError> {
             });
             match (arrays.next(), arrays.next()) {
                 (Some(rows), None) => Ok(rows),
-                (first, _) => {
-                    let found = if first.is_some() { "several arrays" } else { "no array" };
-                    Err(Error::input("the rows cannot be told")
-                        .found(format!("{found} among the keys {names}"))
-                        .expected(WANTED)
-                        .hint(LINES_HINT))
-                }
+                (Some(_), _) => Err(unclear(format!("several arrays among the keys {names}"))),
+                (None, _) => Err(unclear(format!("no array among the keys {names}")).hint(LINES_HINT)),
             }
         }
         other => Err(Error::input("there are no rows").found(kind(&other)).expected(WANTED)),
