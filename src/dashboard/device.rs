@@ -27,11 +27,11 @@ pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
         times(d, step),
         rate(d, run, step),
         gradient(d, run, step),
-        saved(d, run),
+        saved(run),
     ];
     for (y, (label, spans)) in (area.top()..area.bottom()).zip(rows) {
-        let mut line = Line::styled(format!(" {label:<8}"), d.theme.dim());
-        spans.into_iter().for_each(|span| line.push_span(span));
+        let mut line = Line::from(Span::styled(format!(" {label:<8}"), d.theme.dim()));
+        line.spans.extend(spans);
         buf.set_line(area.x, y, &line, area.width);
     }
 }
@@ -68,7 +68,7 @@ fn memory(d: &Dashboard, run: &Run, step: &Step, width: usize) -> Row {
 
 fn peak(d: &Dashboard, run: &Run, step: &Step) -> Row {
     let predicted = run.start.as_ref().map(|start| start.memory.peak).filter(|&peak| peak > 0);
-    let predicted = predicted.map(|peak| format!("  of {} predicted", units::bytes(peak))).unwrap_or_default();
+    let predicted = predicted.map(|peak| format!(" of {} predicted", units::bytes(peak))).unwrap_or_default();
     let measured = Span::raw(format!(" {}", units::bytes(step.peak_mem_bytes)));
     ("peak", vec![measured, Span::styled(predicted, d.theme.dim())])
 }
@@ -132,9 +132,9 @@ fn gradient(d: &Dashboard, run: &Run, step: &Step) -> Row {
     ("|grad|", spans)
 }
 
-fn saved(d: &Dashboard, run: &Run) -> Row {
+fn saved(run: &Run) -> Row {
     let text = run.saved.map_or(" not yet".into(), |(step, t)| {
-        let ago = (d.board().clock - t).max(0.0);
+        let ago = (run.t - t).max(0.0);
         format!(" step {step}, {ago:.0} s ago")
     });
     ("saved", vec![Span::raw(text)])

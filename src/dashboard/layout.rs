@@ -88,7 +88,7 @@ fn titles(d: &Dashboard, panel: Panel) -> Vec<Line<'static>> {
         Panel::Device => (device::title(d), String::new()),
         Panel::Log => ("log".into(), log::setting(d)),
     };
-    let name = Line::from(vec![Span::raw(" "), Span::styled(name, d.theme.strong()), Span::raw(" ")]);
+    let name = Line::from(vec![Span::raw(" "), Span::styled(name, d.theme.title()), Span::raw(" ")]);
     let mut titles = vec![name.left_aligned()];
     if !setting.is_empty() {
         titles.push(Line::styled(format!(" {setting} "), d.theme.dim()).right_aligned());
@@ -131,7 +131,8 @@ fn status(d: &Dashboard, run: &Run, width: u16) -> Line<'static> {
         _ => None,
     };
     if let Some(word) = word {
-        line.push_span(Span::styled(word, d.theme.warn()));
+        let well = run.ended == Some(Status::Finished) && d.frozen.is_none();
+        line.push_span(Span::styled(word, if well { d.theme.accent() } else { d.theme.warn() }));
         line.push_span("  ");
     }
     line.push_span(Span::raw(format!("{done}/{all} ")));
@@ -142,7 +143,7 @@ fn status(d: &Dashboard, run: &Run, width: u16) -> Line<'static> {
     }
     line.push_span(Span::styled(format!("{:>4.0}% ", 100.0 * fraction), d.theme.strong()));
     if width >= 60 {
-        line.push_span(Span::raw(format!(" {} ", units::clock(d.board().clock))));
+        line.push_span(Span::raw(format!(" {} ", units::clock(run.t))));
     }
     if let (Some(eta), None, true) = (run.eta(), run.ended, width >= 80) {
         line.push_span(Span::styled(format!(" eta {} ", units::clock(eta)), d.theme.dim()));

@@ -33,7 +33,7 @@ pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
 }
 
 fn line<'a>(d: &Dashboard, entry: &'a Entry) -> Line<'a> {
-    let mut line = Line::styled(format!(" {} ", units::clock(entry.t)), d.theme.dim());
+    let mut line = Line::from(Span::styled(format!(" {} ", units::clock(entry.t)), d.theme.dim()));
     if d.board().runs.len() > 1 {
         line.push_span(Span::styled(format!("{} ", glyphs::marker(entry.run)), d.theme.run(entry.run)));
     }
