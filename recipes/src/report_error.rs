@@ -75,18 +75,20 @@ fn renderer(colored: bool) -> Renderer {
 }
 
 fn render_one<'a>(problem: &'a InputError, level: Level<'a>, renderer: &Renderer) -> String {
-    let mut groups = vec![match (&problem.text, &problem.span) {
+    let group = match (&problem.text, &problem.span) {
         (Some(text), Some(span)) => {
             let mark = AnnotationKind::Primary.span(span.clone()).label(label(problem));
             let snippet = Snippet::source(text).path(origin(problem)).annotation(mark);
             level.primary_title(&*problem.what).element(snippet)
         }
         _ => Group::with_title(level.primary_title(InputError { hint: None, ..problem.clone() }.to_string())),
-    }];
+    };
+    let mut text = renderer.render(&[group]);
     if let Some(hint) = &problem.hint {
-        groups.push(Group::with_title(Level::HELP.with_name("hint").secondary_title(&**hint)));
+        let group = Group::with_title(Level::HELP.with_name("hint").primary_title(&**hint));
+        text += &format!("\n{}", renderer.render(&[group]));
     }
-    renderer.render(&groups)
+    text
 }
 
 fn origin(problem: &InputError) -> String {
