@@ -4,6 +4,8 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::AdapterConfig;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
@@ -101,3 +103,13 @@ pub struct FullConfig {}
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NoneConfig {}
+
+impl AdapterConfig {
+    /// The keys that all adapter methods share; none for `full` and `none`.
+    pub fn lora(&self) -> Option<&LoraConfig> {
+        match self {
+            AdapterConfig::Lora(lora) => Some(lora),
+            AdapterConfig::Full(_) | AdapterConfig::None(_) => None,
+        }
+    }
+}

@@ -1,12 +1,13 @@
 //! The adapter methods, one file each, and what they share.
 //!
-//! A method is a file and one line of the table below, which makes the module enum, the recipe's enum,
-//! the listings and the conformance tests.
+//! A method is a file and one line of the table in `table.rs`, which makes the module enum, the recipe's enum
+//! and the listings.
 
 mod config;
 mod inject;
 pub mod lora;
 mod modules;
+pub mod peft;
 pub mod random;
 mod table;
 mod targets;

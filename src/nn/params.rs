@@ -8,12 +8,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use indexmap::IndexMap;
 
-/// Values of one parameter on the host, row-major.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HostParam {
-    pub shape: Vec<usize>,
-    pub values: Vec<f32>,
-}
+use crate::tensors::{HostTensor, HostTensors};
 
 /// Flattened gradients by path, in module order.
 pub type GradMap<B> = IndexMap<String, Tensor<B, 1>>;
@@ -26,14 +21,14 @@ pub fn trainable<B: Backend, M: Module<B>>(module: &M) -> IndexMap<String, Vec<u
 }
 
 /// Values of every parameter that trains, in module order.
-pub fn read<B: Backend, M: Module<B>>(module: &M) -> IndexMap<String, HostParam> {
+pub fn read<B: Backend, M: Module<B>>(module: &M) -> HostTensors {
     let mut visitor = Read { path: Path::default(), found: IndexMap::new() };
     module.visit(&mut visitor);
     visitor.found
 }
 
 /// Replaces parameters that train by the values of the same path; returns the paths of `values` that matched nothing.
-pub fn assign<B: Backend, M: Module<B>>(module: M, values: &IndexMap<String, HostParam>) -> (M, Vec<String>) {
+pub fn assign<B: Backend, M: Module<B>>(module: M, values: &HostTensors) -> (M, Vec<String>) {
     let mut mapper = Assign { path: Path::default(), values, used: Vec::new() };
     let module = module.map(&mut mapper);
     let used = mapper.used;
@@ -109,7 +104,7 @@ impl<B: Backend> ModuleVisitor<B> for Trainable {
 
 struct Read {
     path: Path,
-    found: IndexMap<String, HostParam>,
+    found: HostTensors,
 }
 
 impl<B: Backend> ModuleVisitor<B> for Read {
@@ -117,14 +112,14 @@ impl<B: Backend> ModuleVisitor<B> for Read {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         if param.is_require_grad() {
             let values = param.val().into_data().convert::<f32>().into_vec().unwrap_or_default();
-            self.found.insert(self.path.join(), HostParam { shape: param.dims().to_vec(), values });
+            self.found.insert(self.path.join(), HostTensor { shape: param.dims().to_vec(), values });
         }
     }
 }
 
 struct Assign<'a> {
     path: Path,
-    values: &'a IndexMap<String, HostParam>,
+    values: &'a HostTensors,
     used: Vec<&'a String>,
 }
 

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use indexmap::IndexMap;
 
-use crate::nn::params::HostParam;
+use crate::tensors::{HostTensor, HostTensors};
 use crate::{Error, Result, recipe};
 
 /// Parameters that share a learning rate and a decay.
@@ -72,13 +72,13 @@ impl<B: Backend> Optimizer<B> {
     }
 
     /// `PATH.exp_avg`, `PATH.exp_avg_sq` and `PATH.step` of every parameter that has been stepped, in module order.
-    pub fn moments(&self) -> IndexMap<String, HostParam> {
+    pub fn moments(&self) -> HostTensors {
         let host = |tensor: &Tensor<B, 1>| tensor.to_data().convert::<f32>().into_vec::<f32>().unwrap_or_default();
         let mut moments = IndexMap::new();
         for (path, shape) in &self.shapes {
             if let Some(AdamWState { momentum }) = self.state.get(path) {
                 let mut put = |name: &str, shape: &[usize], values| {
-                    moments.insert(format!("{path}.{name}"), HostParam { shape: shape.to_vec(), values })
+                    moments.insert(format!("{path}.{name}"), HostTensor { shape: shape.to_vec(), values })
                 };
                 put("exp_avg", shape, host(&momentum.moment_1));
                 put("exp_avg_sq", shape, host(&momentum.moment_2));
@@ -89,7 +89,7 @@ impl<B: Backend> Optimizer<B> {
     }
 
     /// Takes up where [`Self::moments`] left off.
-    pub fn set_moments(&mut self, moments: &IndexMap<String, HostParam>, device: &B::Device) -> Result<()> {
+    pub fn set_moments(&mut self, moments: &HostTensors, device: &B::Device) -> Result<()> {
         let mut state = IndexMap::new();
         let stepped = |path: &&String| moments.contains_key(&format!("{path}.step"));
         for (path, shape) in self.shapes.iter().filter(|(path, _)| stepped(path)) {

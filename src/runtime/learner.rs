@@ -11,10 +11,11 @@ use crate::adapters::Selected;
 use crate::data::Batch;
 use crate::models::ModelConfig;
 use crate::models::llama::Llama;
-use crate::nn::params::{self, GradMap, HostParam};
+use crate::nn::params::{self, GradMap};
 use crate::nn::{Layout, Pass};
 use crate::optim::Optimizer;
 use crate::recipe::AdamW;
+use crate::tensors::HostTensors;
 use crate::{Error, Result};
 
 pub(super) struct TensorLearner<B: AutodiffBackend> {
@@ -124,7 +125,7 @@ impl<B: AutodiffBackend + LowRankBackend> Learner for TensorLearner<B> {
         self.optimizer.rates(lr)
     }
 
-    fn export(&self) -> IndexMap<String, HostParam> {
+    fn export(&self) -> HostTensors {
         params::read(self.model())
     }
 
@@ -133,7 +134,7 @@ impl<B: AutodiffBackend + LowRankBackend> Learner for TensorLearner<B> {
         self.grads.iter().map(|(path, grad)| (path.clone(), host(grad))).collect()
     }
 
-    fn import(&mut self, values: &IndexMap<String, HostParam>) -> Result<()> {
+    fn import(&mut self, values: &HostTensors) -> Result<()> {
         let model = self.model.take().expect("the model is only away during a step");
         let (model, unmatched) = params::assign(model, values);
         self.model = Some(model);
@@ -147,11 +148,11 @@ impl<B: AutodiffBackend + LowRankBackend> Learner for TensorLearner<B> {
         }
     }
 
-    fn moments(&self) -> IndexMap<String, HostParam> {
+    fn moments(&self) -> HostTensors {
         self.optimizer.moments()
     }
 
-    fn set_moments(&mut self, moments: &IndexMap<String, HostParam>) -> Result<()> {
+    fn set_moments(&mut self, moments: &HostTensors) -> Result<()> {
         self.optimizer.set_moments(moments, &self.device)
     }
 }

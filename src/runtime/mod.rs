@@ -12,14 +12,14 @@ pub use generate::Sampling;
 pub use program::{Plug, Program};
 
 use indexmap::IndexMap;
-use lowrank_kernels::DropoutKey;
+pub use lowrank_kernels::DropoutKey;
 
 use crate::Result;
 use crate::adapters::{AdapterConfig, Origin, Selected};
 use crate::data::Batch;
 use crate::models::{ModelConfig, WeightSource};
-use crate::nn::params::HostParam;
 use crate::recipe::{AdamW, BaseDtype};
+use crate::tensors::HostTensors;
 
 /// A device a runtime can use.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -114,12 +114,12 @@ pub trait Learner {
     fn rates(&self, lr: f64) -> IndexMap<String, f64>;
 
     /// Values of everything that trains.
-    fn export(&self) -> IndexMap<String, HostParam>;
+    fn export(&self) -> HostTensors;
     /// Gathered gradients, flat, by path.
     fn gradients(&self) -> IndexMap<String, Vec<f32>>;
     /// Replaces values of what trains; an unknown path or another shape is an error.
-    fn import(&mut self, values: &IndexMap<String, HostParam>) -> Result<()>;
+    fn import(&mut self, values: &HostTensors) -> Result<()>;
     /// Optimizer state by path and moment.
-    fn moments(&self) -> IndexMap<String, HostParam>;
-    fn set_moments(&mut self, moments: &IndexMap<String, HostParam>) -> Result<()>;
+    fn moments(&self) -> HostTensors;
+    fn set_moments(&mut self, moments: &HostTensors) -> Result<()>;
 }

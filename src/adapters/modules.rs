@@ -1,0 +1,59 @@
+//! The modules of a model that an adapter can attach to, under their Hugging Face paths.
+
+use crate::models::ModelConfig;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleKind {
+    Linear,
+    Embedding,
+    /// The output embedding: a linear layer that `all-linear` leaves out.
+    Head,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// `model.layers.0.self_attn.q_proj`
+    pub path: String,
+    pub kind: ModuleKind,
+    /// Rows of the stored weight: outputs of a linear layer, tokens of an embedding.
+    pub rows: usize,
+    /// Columns of the stored weight: inputs of a linear layer, width of an embedding.
+    pub cols: usize,
+}
+
+impl Module {
+    /// Every module of a decoder of the Llama family, in forward order.
+    pub fn list(config: &ModelConfig) -> Vec<Module> {
+        let module = |path: String, kind, rows, cols| Module { path, kind, rows, cols };
+        let (hidden, inner, vocab) = (config.hidden_size, config.intermediate_size, config.vocab_size);
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        let linears = [
+            ("self_attn.q_proj", queries, hidden),
+            ("self_attn.k_proj", keys, hidden),
+            ("self_attn.v_proj", keys, hidden),
+            ("self_attn.o_proj", hidden, queries),
+            ("mlp.gate_proj", inner, hidden),
+            ("mlp.up_proj", inner, hidden),
+            ("mlp.down_proj", hidden, inner),
+        ];
+        let mut modules = vec![module("model.embed_tokens".into(), ModuleKind::Embedding, vocab, hidden)];
+        for layer in 0..config.num_hidden_layers {
+            modules.extend(linears.map(|(name, rows, cols)| {
+                module(format!("model.layers.{layer}.{name}"), ModuleKind::Linear, rows, cols)
+            }));
+        }
+        modules.push(module("lm_head".into(), ModuleKind::Head, vocab, hidden));
+        modules
+    }
+
+    /// Last segment of the path: `q_proj`.
+    pub fn leaf(&self) -> &str {
+        self.path.rsplit('.').next().unwrap_or(&self.path)
+    }
+
+    /// Whether `name` is this module's path or ends it at a dot.
+    pub fn is_named(&self, name: &str) -> bool {
+        self.path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
+}

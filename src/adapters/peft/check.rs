@@ -1,0 +1,89 @@
+//! Whether the tensors of an adapter file are those that its configuration promises for this model.
+
+use super::file::{AdapterTensors, HostTensor};
+use super::slot::{Part, Slot};
+use crate::adapters::{LoraConfig, Module, ModuleKind, Origin, Selected, saved, select};
+use crate::error::InputError;
+use crate::{Error, Result};
+
+/// Names listed in an error before it says how many more there are.
+const LISTED: usize = 10;
+
+/// Every tensor must belong to a module the configuration adapts (or saves whole), have the shape
+/// that module gives it, and none may be missing.
+pub(super) fn tensors(tensors: &AdapterTensors, config: &LoraConfig, modules: &[Module]) -> Result<()> {
+    let adapted = select(modules, config, Origin::AdapterFile)?;
+    let saved = saved(modules, config, Origin::AdapterFile)?;
+    let mut foreign = Vec::new();
+    for (name, tensor) in tensors {
+        let known = Slot::parse(name).and_then(|slot| {
+            let module = modules.iter().find(|module| module.path == slot.path)?;
+            let adapter = adapted.iter().find(|adapter| adapter.path == slot.path);
+            shape(slot.part, module, adapter, &saved)
+        });
+        match known {
+            Some(expected) => same_shape(name, tensor, &expected)?,
+            None => foreign.push(name.as_str()),
+        }
+    }
+    if foreign.len() == tensors.len() {
+        let what = "no tensor of the adapter belongs to a module it adapts in this model";
+        return Err(Error::input(what).found(list(&foreign)).expected(list(&expected_names(&adapted, &[]))).into());
+    }
+    let expected = expected_names(&adapted, &saved);
+    let missing: Vec<_> = expected.iter().filter(|name| !tensors.contains_key(*name)).collect();
+    let mut problems = Vec::new();
+    if !foreign.is_empty() {
+        let what = format!("{} tensors belong to no module that the adapter adapts in this model", foreign.len());
+        problems.push(InputError::new(what).found(list(&foreign)));
+    }
+    if !missing.is_empty() {
+        problems.push(InputError::new(format!("{} tensors are missing", missing.len())).expected(list(&missing)));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Error::Inputs(problems)) }
+}
+
+/// The shape a tensor must have, or `None` if the configuration has no place for it.
+fn shape(part: Part, module: &Module, adapter: Option<&Selected>, saved: &[&Module]) -> Option<Vec<usize>> {
+    let Module { kind, rows, cols, .. } = *module;
+    let embedding = kind == ModuleKind::Embedding;
+    match (part, adapter) {
+        (Part::LoraA, Some(adapter)) if !embedding => Some(vec![adapter.rank, cols]),
+        (Part::LoraB, Some(adapter)) if !embedding => Some(vec![rows, adapter.rank]),
+        (Part::EmbeddingA, Some(adapter)) if embedding => Some(vec![adapter.rank, rows]),
+        (Part::EmbeddingB, Some(adapter)) if embedding => Some(vec![cols, adapter.rank]),
+        (Part::BaseLayerWeight, Some(_)) => Some(vec![rows, cols]),
+        (Part::BaseLayerBias, Some(_)) | (Part::Bias, None) => Some(vec![rows]),
+        // PEFT also saves embeddings and heads that nobody adapted, when the vocabulary was resized.
+        (Part::Weight, None) if kind != ModuleKind::Linear || saved.contains(&module) => Some(vec![rows, cols]),
+        _ => None,
+    }
+}
+
+fn same_shape(name: &str, tensor: &HostTensor, expected: &[usize]) -> Result<()> {
+    if tensor.shape == expected {
+        return Ok(());
+    }
+    let problem = Error::input("the shape is not what the configuration and the model ask for")
+        .tensor(name)
+        .found(format!("{:?}", tensor.shape))
+        .expected(format!("{expected:?}"));
+    Err(problem.hint("either `r` or `rank_pattern` is wrong, or the adapter belongs to another model").into())
+}
+
+fn expected_names(adapted: &[Selected], saved: &[&Module]) -> Vec<String> {
+    let adapters = adapted.iter().flat_map(|module| {
+        let parts = match module.kind {
+            ModuleKind::Embedding => [Part::EmbeddingA, Part::EmbeddingB],
+            ModuleKind::Linear | ModuleKind::Head => [Part::LoraA, Part::LoraB],
+        };
+        parts.map(|part| Slot::new(&module.path, part).key())
+    });
+    adapters.chain(saved.iter().map(|module| Slot::new(&module.path, Part::Weight).key())).collect()
+}
+
+fn list(names: &[impl AsRef<str>]) -> String {
+    let shown: Vec<_> = names.iter().take(LISTED).map(AsRef::as_ref).collect();
+    let more = names.len().saturating_sub(LISTED);
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}
