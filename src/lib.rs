@@ -17,6 +17,7 @@ pub mod nn;
 pub mod optim;
 pub mod recipe;
 pub mod runtime;
+pub mod tensors;
 pub mod train;
 
 pub use error::{Error, Result};

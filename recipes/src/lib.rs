@@ -1,0 +1,11 @@
+//! What the `lowrank` command and the recipe programs share: the backends that are compiled in, the
+//! shipped recipes, and how errors and tables look.
+
+pub mod device;
+pub mod report_error;
+pub mod shipped;
+pub mod stdout;
+pub mod table;
+
+pub use device::{pick, runtimes};
+pub use shipped::SHIPPED;

@@ -2,6 +2,26 @@
 //!
 //! Everything drawn, tabled or plotted is rebuilt from these. See `docs/architecture.md`, section 4.
 
+mod banner;
+mod bus;
+mod console;
+mod control;
+pub mod float;
+mod jsonl;
+mod line;
+pub mod units;
+
+pub use banner::Banner;
+pub use bus::{Bus, Sink};
+#[cfg(feature = "tui")]
+pub(crate) use console::no_color;
+pub use console::{Color, Console, Format};
+pub use control::{Control, Request, StopKind};
+pub use jsonl::{Jsonl, Tail, read, truncate_after};
+#[cfg(feature = "tui")]
+pub(crate) use line::printable;
+pub use line::{Kind, Line};
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +48,21 @@ pub enum Event {
     Sample { step: usize, prompt: String, text: String },
     Warning { code: String, text: String, count: usize },
     RunEnded { status: Status, seconds: f64, verify: Option<Verify> },
+}
+
+impl Event {
+    /// The optimizer step it speaks of, if it speaks of one.
+    pub fn step(&self) -> Option<usize> {
+        match self {
+            Event::Step(step) => Some(step.step),
+            Event::Eval(eval) => Some(eval.step),
+            Event::Ranks { step, .. }
+            | Event::Norms { step, .. }
+            | Event::Saved { step, .. }
+            | Event::Sample { step, .. } => Some(*step),
+            Event::RunStarted(_) | Event::Warning { .. } | Event::RunEnded { .. } => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,7 +103,9 @@ pub struct Step {
     #[serde(with = "float")]
     pub loss: f64,
     /// Learning rate of each parameter group.
+    #[serde(with = "float::map")]
     pub lr: IndexMap<String, f64>,
+    /// Before clipping.
     #[serde(with = "float")]
     pub grad_norm: f64,
     /// Tokens that went through the model in this step (padding excluded).
@@ -89,7 +126,8 @@ pub struct Eval {
     pub step: usize,
     #[serde(with = "float")]
     pub loss: f64,
-    /// `perplexity`, `exact_match`, ...
+    /// `perplexity`, `exact_match` (0 to 1), ...
+    #[serde(with = "float::map")]
     pub metrics: IndexMap<String, f64>,
 }
 
@@ -98,6 +136,7 @@ pub struct ModuleRank {
     pub name: String,
     pub active: usize,
     pub total: usize,
+    #[serde(with = "float")]
     pub importance: f64,
 }
 
@@ -105,6 +144,7 @@ pub struct ModuleRank {
 pub struct ModuleNorm {
     pub name: String,
     /// Frobenius norm of the weight update s·B·A.
+    #[serde(with = "float")]
     pub update_norm: f64,
 }
 
@@ -124,24 +164,35 @@ pub struct Verify {
     pub max_abs_logit_diff: f64,
 }
 
-/// JSON has no NaN: non-finite numbers are the strings "NaN", "inf" and "-inf".
-pub mod float {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-        if value.is_finite() { serializer.serialize_f64(*value) } else { serializer.collect_str(value) }
+    fn round_trip(event: Event) -> (String, Record) {
+        let line = serde_json::to_string(&Record { run: "r".into(), t: 1.5, event }).unwrap();
+        let record = serde_json::from_str(&line).unwrap();
+        (line, record)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Number {
-            Finite(f64),
-            Named(String),
-        }
-        match Number::deserialize(deserializer)? {
-            Number::Finite(value) => Ok(value),
-            Number::Named(name) => name.parse().map_err(D::Error::custom),
-        }
+    #[test]
+    fn a_record_is_one_flat_object() {
+        let (line, record) = round_trip(Event::Saved { step: 50, path: "a/b".into() });
+        assert_eq!(line, r#"{"run":"r","t":1.5,"event":"saved","step":50,"path":"a/b"}"#);
+        assert_eq!(record.event.step(), Some(50));
+    }
+
+    #[test]
+    fn non_finite_numbers_survive_as_strings() {
+        let metrics = IndexMap::from([("perplexity".to_string(), f64::INFINITY)]);
+        let (line, record) = round_trip(Event::Eval(Eval { step: 1, loss: f64::NAN, metrics }));
+        assert!(line.contains(r#""loss":"NaN","metrics":{"perplexity":"inf"}"#), "{line}");
+        let Event::Eval(eval) = record.event else { panic!("{record:?}") };
+        assert!(eval.loss.is_nan());
+        assert_eq!(eval.metrics["perplexity"], f64::INFINITY);
+
+        let step = Step { grad_norm: f64::NEG_INFINITY, ..Step::default() };
+        let (line, record) = round_trip(Event::Step(step.clone()));
+        assert!(line.contains(r#""grad_norm":"-inf""#), "{line}");
+        assert_eq!(record.event, Event::Step(step));
     }
 }

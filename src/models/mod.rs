@@ -1,7 +1,25 @@
 //! Model families, and the readers that bring their weights in.
 
 mod config;
+mod config_json;
+pub mod gguf;
+mod header;
+#[cfg(test)]
+mod hostile;
+#[cfg(feature = "hub")]
+mod hub;
+pub mod llama;
+mod load;
+mod mapped;
+mod open;
+mod safetensors;
+mod sharded;
+mod sites;
 mod source;
 
 pub use config::*;
-pub use source::*;
+pub use load::load;
+pub use open::*;
+pub use safetensors::Safetensors;
+pub use sites::Site;
+pub use source::WeightSource;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Frozen weights of a checkpoint under Hugging Face names and in Hugging Face orientation
 /// (`[out, in]`, rotary halves not interleaved), whatever the file format.
@@ -18,4 +18,28 @@ pub trait WeightSource: Send + Sync {
     fn read(&self, name: &str) -> Result<Vec<f32>>;
     /// Bytes the tensor takes in its file.
     fn stored_bytes(&self, name: &str) -> u64;
+    /// SHA-256 of the files as stored, in hexadecimal: which base this is.
+    fn sha256(&self) -> String;
+}
+
+/// Passes `values` on if all are finite.
+pub(super) fn finite(values: Vec<f32>, name: &str, path: &Path) -> Result<Vec<f32>> {
+    let bad = values.iter().filter(|value| !value.is_finite()).count();
+    if bad == 0 {
+        return Ok(values);
+    }
+    let found = format!("{bad} of {} values NaN or infinite", values.len());
+    Err(Error::input("non-finite weights").file(path).tensor(name).found(found).into())
+}
+
+pub(super) fn no_such_tensor(name: &str, path: &Path) -> Error {
+    Error::input("no such tensor").file(path).tensor(name).into()
+}
+
+/// SHA-256 over several byte ranges, as one stream.
+pub(super) fn sha256<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    parts.into_iter().for_each(|part| hash.update(part));
+    format!("{:x}", hash.finalize())
 }

@@ -1,5 +1,22 @@
 //! From a TOML file and `--set` overrides to a [`Recipe`] that is known to make sense.
+//!
+//! `tree` reads the TOML and remembers where everything was written, `shape` compares it with the
+//! `schema` that `plan`'s types derive, `validate` checks values, `resolve` runs them in this order.
 
 mod plan;
+mod reserved;
+mod resolve;
+mod schema;
+mod shape;
+mod shipped;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod validate;
 
 pub use plan::*;
+pub use resolve::{Resolved, load, parse};
+pub use schema::{keys, schema, schema_of};
+pub use shipped::Shipped;
+pub use suggest::nearest;

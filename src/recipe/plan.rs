@@ -16,17 +16,25 @@ pub struct Recipe {
     /// Decides initial adapters, data order and dropout.
     #[serde(default)]
     pub seed: u64,
+    /// What the model learns to do.
     #[serde(default)]
     pub task: Task,
+    /// The pretrained model to start from.
     pub model: Model,
+    /// How the frozen weights are stored.
     #[serde(default)]
     pub base: Base,
+    /// What trains.
     pub adapter: AdapterConfig,
+    /// What it trains on.
     pub data: Data,
+    /// How the weights move.
     #[serde(default)]
     pub optim: Optim,
+    /// How long to train, and what to do on the way.
     #[serde(default)]
     pub train: Train,
+    /// What to say meanwhile.
     #[serde(default)]
     pub log: Log,
 }
@@ -38,6 +46,7 @@ fn one() -> u32 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
+    /// Predict the next token.
     #[default]
     CausalLm,
 }
@@ -69,22 +78,25 @@ pub struct Base {}
 pub struct Data {
     /// `synthetic:NAME`, or a `.jsonl`, `.json`, `.csv`, `.tsv` or `.txt` file.
     pub train: String,
-    /// A file like `train`, or `{ fraction = 0.05 }` of the training rows.
+    /// Rows to evaluate on: a file like `train`, or `{ fraction = 0.05 }` of the training rows.
     #[serde(default)]
     pub eval: Option<EvalData>,
+    /// How a row is laid out; `auto` looks at the first rows' keys.
     #[serde(default)]
     pub format: Format,
     /// `none`, `chatml`, `tokenizer` (its own chat template), or the path of a jinja file.
     #[serde(default = "no_template")]
     pub template: String,
-    /// Tokens; longer rows follow `over_length`.
+    /// Most tokens of a row; longer rows follow `over_length`.
     #[serde(default = "max_len")]
     pub max_len: usize,
+    /// What happens to rows longer than `max_len`; always counted.
     #[serde(default)]
     pub over_length: OverLength,
     /// Put several rows into one sequence; attention stays inside each row.
     #[serde(default)]
     pub pack: bool,
+    /// Which tokens of a row the loss counts.
     #[serde(default)]
     pub loss_on: LossOn,
     /// Use only the first this many training rows.
@@ -103,18 +115,27 @@ fn max_len() -> usize {
 #[serde(untagged)]
 pub enum EvalData {
     Path(String),
-    Fraction { fraction: f64 },
+    Fraction {
+        /// Share of the training rows that is held out.
+        fraction: f64,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
+    /// Decided from the first rows.
     #[default]
     Auto,
+    /// `text`: plain text.
     Completion,
+    /// `prompt` and `completion`.
     PromptCompletion,
+    /// `instruction`, `input` and `output`.
     Alpaca,
+    /// `messages`: a list of `role` and `content`.
     Messages,
+    /// `conversations`: a list of `from` and `value`.
     Sharegpt,
     /// `{ columns = { prompt = "mr", completion = "ref" } }`: our names to the file's.
     Columns(IndexMap<String, String>),
@@ -123,24 +144,31 @@ pub enum Format {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OverLength {
+    /// Leave the row out.
     #[default]
     Drop,
+    /// Cut the row's end off.
     Truncate,
+    /// Refuse the data.
     Error,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossOn {
+    /// The tokens of the answer.
     #[default]
     Completion,
+    /// Every token.
     All,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optim {
+    /// Adam with decoupled weight decay.
     pub adamw: AdamW,
+    /// How the learning rate changes over the run.
     pub schedule: Schedule,
     /// Largest global gradient norm; 0 turns clipping off.
     pub clip: f64,
@@ -155,10 +183,15 @@ impl Default for Optim {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamW {
+    /// Peak learning rate.
     pub lr: f64,
+    /// Share of each weight taken off per step, times the learning rate.
     pub weight_decay: f64,
+    /// Decay of the running mean of gradients.
     pub beta1: f64,
+    /// Decay of the running mean of squared gradients.
     pub beta2: f64,
+    /// Added to the root of the second moment.
     pub eps: f64,
 }
 
@@ -172,28 +205,39 @@ impl Default for AdamW {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
+    /// The peak rate throughout.
     Constant {
+        /// Steps (or share of all steps) over which the rate rises from zero.
         #[serde(default)]
         warmup: f64,
     },
+    /// Straight down to zero.
     Linear {
+        /// Steps (or share of all steps) over which the rate rises from zero.
         #[serde(default)]
         warmup: f64,
     },
+    /// Half a cosine down to zero.
     Cosine {
+        /// Steps (or share of all steps) over which the rate rises from zero.
         #[serde(default)]
         warmup: f64,
     },
+    /// `(1 - progress)^power` down to `end`.
     Polynomial {
+        /// Steps (or share of all steps) over which the rate rises from zero.
         #[serde(default)]
         warmup: f64,
+        /// Exponent; 1 is linear.
         #[serde(default = "power")]
         power: f64,
         /// Final rate as a share of the peak rate.
         #[serde(default)]
         end: f64,
     },
+    /// `1 / sqrt(step)` after warm-up.
     InverseSqrt {
+        /// Steps (or share of all steps) over which the rate rises from zero.
         #[serde(default)]
         warmup: f64,
     },
@@ -216,6 +260,7 @@ pub struct Train {
     pub batch: usize,
     /// Forwards per optimizer step.
     pub accumulate: usize,
+    /// Passes over the training rows.
     pub epochs: usize,
     /// Optimizer steps; ends the run before `epochs` would.
     pub max_steps: Option<usize>,
@@ -227,6 +272,7 @@ pub struct Train {
     pub save_every: usize,
     /// Newest checkpoints kept.
     pub keep: usize,
+    /// Keep only each block's input and compute the block again in the backward pass.
     pub gradient_checkpointing: bool,
     /// Consecutive non-finite steps that are skipped before the run ends with exit code 3.
     pub max_skipped: usize,

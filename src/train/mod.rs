@@ -1,1 +1,24 @@
-//! train
+//! A run, from a resolved recipe to a saved and verified adapter.
+//!
+//! ```text
+//! Job::prepare ─▶ Job::begin ─▶ Run::train ──(each step)──▶ Event
+//!  checks all,     run dir,       loop ─▶ evaluate, save
+//!  writes nothing  base, resume
+//! ```
+
+mod artifact;
+mod banner;
+mod cursor;
+mod estimate;
+mod evaluate;
+mod job;
+mod resident;
+mod run;
+mod save;
+
+pub use artifact::{attach_saved, files};
+pub use estimate::estimate;
+pub use evaluate::evaluate;
+pub use job::{Job, Options, Target};
+pub use resident::{peak_bytes, resident_bytes};
+pub use run::{Outcome, Run};

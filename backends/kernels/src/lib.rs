@@ -1,0 +1,64 @@
+//! The operations of lowrank that burn does not have, as one trait over burn's backends.
+//!
+//! Every operation has a default body of plain tensor operations, so a new backend is one empty
+//! `impl`; a backend that wants speed overrides a body. The trait and its implementations live in
+//! this one crate because of the orphan rule.
+
+mod autodiff;
+pub mod bf16;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
+mod dropout;
+#[cfg(feature = "flex")]
+mod flex;
+mod frozen;
+#[cfg(feature = "fusion")]
+mod fusion;
+#[cfg(feature = "ndarray")]
+mod ndarray;
+mod ops;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use dropout::{DropoutKey, path_hash};
+pub use frozen::{FrozenWeight, Side};
+pub use ops::{cross_entropy, dropout_mask, frozen_matmul, frozen_rows};
+
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::{Device, FloatTensor, IntTensor};
+use burn::tensor::{Int, Shape, Tensor, TensorPrimitive, activation};
+
+/// A burn backend with the operations that lowrank needs beyond burn's own.
+pub trait LowRankBackend: Backend {
+    /// `x [n, in] · Wᵀ → [n, out]` ([`Side::Forward`]) or `g [n, out] · W → [n, in]` ([`Side::Backward`])
+    /// for a frozen `W [out, in]`. The gradient goes to `x` alone and nothing is kept for it but `W` itself.
+    fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
+        let weight = weight.dense();
+        Self::float_matmul(x, if side == Side::Forward { Self::float_transpose(weight) } else { weight })
+    }
+
+    /// Rows `ids [n]` of a frozen `W [rows, cols]`, as f32 `[n, cols]`. No gradient.
+    fn frozen_rows(weight: FrozenWeight<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        weight.rows(ids)
+    }
+
+    /// Inverted-dropout mask: 0 with probability `p`, else `1 / (1 - p)`. Element `i` depends on
+    /// `key` and `i` alone, so every backend and every resumed run draws the same mask.
+    fn dropout_mask(shape: Shape, p: f64, key: u64, device: &Device<Self>) -> FloatTensor<Self> {
+        Self::float_from_data(dropout::mask(shape, p, key), device)
+    }
+
+    /// Summed negative log-likelihood `[1]` of `targets [n]` under `logits [n, vocab]`, and its
+    /// gradient to the logits `softmax - onehot`, `[n, vocab]`.
+    fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let logits = Tensor::<Self, 2>::from_primitive(TensorPrimitive::Float(logits));
+        let targets = Tensor::<Self, 1, Int>::from_primitive(targets).unsqueeze_dim::<2>(1);
+        let log_p = activation::log_softmax(logits, 1);
+        let loss = log_p.clone().gather(1, targets.clone()).sum().neg();
+        let minus_one = Tensor::ones(targets.dims(), &log_p.device()).neg();
+        let grad = log_p.exp().scatter(1, targets, minus_one, burn::tensor::IndexingUpdateOp::Add);
+        (loss.into_primitive().tensor(), grad.into_primitive().tensor())
+    }
+}

@@ -1,0 +1,40 @@
+//! lowrank on burn-wgpu: Vulkan, Metal or DirectX 12.
+
+use burn_autodiff::Autodiff;
+use burn_wgpu::{Wgpu, WgpuDevice};
+use lowrank::runtime::{DeviceInfo, Plug, Program, Runtime};
+use wgpu::DeviceType;
+
+/// The backend as `--device wgpu[:n]` finds it.
+pub static RUNTIME: &dyn Runtime = &Program::<WgpuPlug>::new();
+
+struct WgpuPlug;
+
+impl Plug for WgpuPlug {
+    type Backend = Autodiff<Wgpu>;
+    const NAME: &'static str = "wgpu";
+
+    /// Adapters by kind, the strongest first; burn numbers them within their kind.
+    fn devices() -> Vec<(DeviceInfo, WgpuDevice)> {
+        let descriptor = wgpu::InstanceDescriptor {
+            backends: wgpu::Backends::PRIMARY,
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        };
+        let instance = wgpu::Instance::new(descriptor);
+        let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
+        let infos: Vec<_> = adapters.iter().map(wgpu::Adapter::get_info).collect();
+        let of = |kind: DeviceType, device: fn(usize) -> WgpuDevice| {
+            let found = infos.iter().filter(move |info| info.device_type == kind);
+            found.enumerate().map(move |(i, info)| (device(i), info))
+        };
+        let devices = of(DeviceType::DiscreteGpu, WgpuDevice::DiscreteGpu)
+            .chain(of(DeviceType::IntegratedGpu, WgpuDevice::IntegratedGpu))
+            .chain(of(DeviceType::VirtualGpu, WgpuDevice::VirtualGpu))
+            .chain(of(DeviceType::Cpu, |_| WgpuDevice::Cpu).take(1));
+        let name = |i: usize, (device, info): (WgpuDevice, &wgpu::AdapterInfo)| {
+            let description = format!("{} ({:?}, {:?})", info.name, info.backend, info.device_type);
+            (DeviceInfo { name: format!("wgpu:{i}"), description }, device)
+        };
+        devices.enumerate().map(|(i, found)| name(i, found)).collect()
+    }
+}

@@ -1,0 +1,54 @@
+//! Packing f32 values as bfloat16, two to a 32-bit integer.
+
+use half::bf16;
+
+/// Rounds to nearest even; an odd tail is padded with zero.
+pub fn pack(values: &[f32]) -> Vec<i32> {
+    let code = |value: f32| u32::from(bf16::from_f32(value).to_bits());
+    values
+        .chunks(2)
+        .map(|pair| (code(pair[0]) | code(pair.get(1).copied().unwrap_or(0.0)) << 16) as i32)
+        .collect()
+}
+
+/// f32 value of each of the 65,536 codes.
+pub fn table() -> Vec<f32> {
+    (0..=u16::MAX).map(|code| bf16::from_bits(code).to_f32()).collect()
+}
+
+/// Values `start..start + out.len()` of a packed stream.
+pub fn unpack(codes: &[i32], start: usize, out: &mut [f32]) {
+    if start % 2 == 0 {
+        let pairs = out.len() / 2;
+        for (pair, &code) in out.chunks_exact_mut(2).zip(&codes[start / 2..]) {
+            pair[0] = f32::from_bits((code as u32) << 16);
+            pair[1] = f32::from_bits(code as u32 & 0xffff_0000);
+        }
+        if out.len() % 2 == 1 {
+            out[2 * pairs] = f32::from_bits((codes[start / 2 + pairs] as u32) << 16);
+        }
+    } else {
+        for (i, value) in out.iter_mut().enumerate() {
+            let at = start + i;
+            *value = f32::from_bits((codes[at / 2] as u32 >> (16 * (at % 2))) << 16);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unpack_inverts_pack_at_any_offset() {
+        let values: Vec<f32> = (0..37).map(|i| (i as f32 - 18.0) * 0.25).collect();
+        let codes = pack(&values);
+        for start in 0..values.len() {
+            for len in 0..=values.len() - start {
+                let mut out = vec![0.0; len];
+                unpack(&codes, start, &mut out);
+                assert_eq!(out, values[start..start + len]);
+            }
+        }
+    }
+}

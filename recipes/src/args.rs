@@ -1,0 +1,149 @@
+//! The command line: what every command shares. Each command's own arguments are in its file.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use lowrank_cli::report_error::Color;
+
+use crate::commands::*;
+
+const EXAMPLES: &str = "\
+Examples:
+  lowrank train tiny/lora                        a first run: embedded model, no download, CPU
+  lowrank train tiny/lora --set adapter.lora.rank=4 --max-steps 100
+  lowrank recipes copy tiny/lora my.toml         make a recipe your own
+  lowrank check my.toml                          everything that is wrong with it, at once
+  lowrank generate runs/my --prompt \"name[Alimentum]\"
+
+Exit codes: 0 done, 1 failed, 2 bad input, 3 diverged, 130 or 143 interrupted after saving.";
+
+#[derive(Debug, Parser)]
+#[command(name = "lowrank", version, about = "Fine-tune with low-rank adapters", after_help = EXAMPLES)]
+#[command(infer_subcommands = true, disable_help_subcommand = true)]
+pub struct Args {
+    #[command(flatten)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train what a recipe describes
+    Train(train::Train),
+    /// List, show or copy the recipes that are compiled in
+    Recipes(recipes::Recipes),
+    /// List or show the adapter methods
+    Methods(methods::Methods),
+    /// Report everything that is wrong with recipes
+    Check(check::Check),
+    /// Show the dashboard of live or finished runs
+    Watch(watch::Watch),
+    /// Evaluate a run, an adapter or a model
+    Eval(eval::Eval),
+    /// Continue a prompt with a run, an adapter or a model
+    Generate(generate::Generate),
+    /// Write the base with its adapter merged in
+    Merge(merge::Merge),
+    /// Look into an adapter, a model or a data file
+    Inspect(inspect::Inspect),
+    /// Say what this build can use on this machine
+    Doctor(doctor::Doctor),
+    /// Print the JSON Schema of a recipe, or explain one key
+    Schema(schema::Schema),
+    /// Print a shell's completion script
+    Completions(completions::Completions),
+}
+
+/// How to say things.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Output")]
+pub struct Output {
+    /// Form of what goes to stdout
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    pub format: Format,
+    /// Colour on stderr
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Color,
+    /// Say more; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Where to compute.
+#[derive(Clone, Debug, clap::Args)]
+pub struct OnDevice {
+    /// auto, cpu, flex, ndarray, wgpu[:N] or cuda[:N], as far as compiled in
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+}
+
+/// Changes to a recipe.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Overrides {
+    /// Override one key of the recipe (repeatable): `--set adapter.lora.rank=16`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Seed of the run: short for `--set seed=N`
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub seed: Option<u64>,
+}
+
+impl Overrides {
+    /// Every override as `path.to.key=VALUE`; the flag of its own wins over `--set`.
+    pub fn sets(&self) -> Vec<String> {
+        let seed = self.seed.map(|seed| format!("seed={seed}"));
+        self.set.iter().cloned().chain(seed).collect()
+    }
+}
+
+/// A model to use: trained, adapted or plain.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Subject {
+    /// A run directory, an adapter directory, a model directory or a .gguf file
+    #[arg(value_name = "RUN|ADAPTER|MODEL")]
+    pub path: PathBuf,
+    /// The adapter's base model, if not the one its adapter_config.json names
+    #[arg(long, value_name = "MODEL")]
+    pub base: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_the_short_help_short() {
+        let mut command = Args::command();
+        command.clone().debug_assert();
+        assert!(command.render_help().to_string().lines().count() <= 40);
+    }
+
+    #[test]
+    fn resume_takes_a_run_or_nothing_and_flags_become_overrides() {
+        let train = |line: &str| match Args::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Train(train) => train,
+            other => panic!("{other:?}"),
+        };
+        let plain = train("lowrank train tiny/lora --set a.b=1 --seed 7 --max-steps 3");
+        assert_eq!(
+            (plain.resume.clone(), plain.sets()),
+            (None, vec!["a.b=1".into(), "seed=7".into(), "train.max_steps=3".into()])
+        );
+        assert_eq!(train("lowrank train tiny/lora --resume").resume, Some(None));
+        assert_eq!(train("lowrank train --resume=runs/x").resume, Some(Some("runs/x".into())));
+        assert!(Args::try_parse_from(["lowrank", "train"]).is_err());
+    }
+}

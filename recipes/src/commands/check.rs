@@ -1,0 +1,50 @@
+//! `lowrank check`: every problem of every recipe, without loading anything.
+
+use std::path::Path;
+
+use lowrank::error::InputError;
+use lowrank::{Error, Result};
+use lowrank_cli::{SHIPPED, report_error};
+
+use crate::args::Output;
+
+/// Examples: `lowrank check my.toml`, `lowrank check recipes/*/*.toml --set train.batch=2`
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// Recipe files or shipped names
+    #[arg(required = true, value_name = "RECIPE")]
+    recipes: Vec<String>,
+    /// Override one key of every recipe (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Check {
+    pub fn run(&self, output: &Output) -> Result<()> {
+        let mut problems = Vec::new();
+        for recipe in &self.recipes {
+            let found = problems_of(recipe, &self.set, output)?;
+            if found.is_empty() && !output.quiet {
+                eprintln!("{recipe}: good");
+            }
+            problems.extend(found);
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Inputs(problems)) }
+    }
+}
+
+fn problems_of(recipe: &str, sets: &[String], output: &Output) -> Result<Vec<InputError>> {
+    let resolved = match SHIPPED.load(recipe, sets) {
+        Ok(resolved) => resolved,
+        Err(Error::Inputs(problems)) => return Ok(problems),
+        Err(Error::Input(problem)) => return Ok(vec![*problem]),
+        Err(other) => return Err(other),
+    };
+    let missing = resolved.missing_files();
+    if Path::new(recipe).exists() {
+        return Ok(missing);
+    }
+    // A shipped recipe names files that its user is to bring.
+    missing.iter().for_each(|problem| report_error::warn(problem, output.color));
+    Ok(Vec::new())
+}

@@ -1,0 +1,36 @@
+//! One file per command.
+
+pub mod check;
+pub mod completions;
+pub mod doctor;
+pub mod eval;
+pub mod generate;
+pub mod inspect;
+pub mod merge;
+pub mod methods;
+pub mod recipes;
+pub mod schema;
+pub mod train;
+pub mod watch;
+
+use lowrank::Result;
+
+use crate::args::{Args, Command};
+
+pub fn run(args: &Args) -> Result<()> {
+    let output = &args.output;
+    match &args.command {
+        Command::Train(command) => command.run(output),
+        Command::Recipes(command) => command.run(output),
+        Command::Methods(command) => command.run(output),
+        Command::Check(command) => command.run(output),
+        Command::Watch(command) => command.run(output),
+        Command::Eval(command) => command.run(output),
+        Command::Generate(command) => command.run(output),
+        Command::Merge(command) => command.run(output),
+        Command::Inspect(command) => command.run(output),
+        Command::Doctor(command) => command.run(output),
+        Command::Schema(command) => command.run(output),
+        Command::Completions(command) => command.run(),
+    }
+}

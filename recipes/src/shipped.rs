@@ -1,0 +1,47 @@
+//! The recipes that are compiled in.
+
+use lowrank::recipe::Shipped;
+
+macro_rules! shipped {
+    ($($name:literal),* $(,)?) => { Shipped(&[$(($name, include_str!(concat!("../", $name, ".toml")))),*]) };
+}
+
+/// `NAME` is the file `recipes/NAME.toml`.
+pub const SHIPPED: Shipped = shipped!["tiny/lora", "tiny/full", "smollm2/e2e"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shipped_recipe_resolves_and_opens_with_its_run_command() {
+        for name in SHIPPED.names() {
+            let recipe = SHIPPED.load(name, &[]).unwrap_or_else(|error| panic!("{name}: {error}")).recipe;
+            assert_eq!(lowrank::recipe::parse(&recipe.to_toml().unwrap()).unwrap(), recipe);
+            let text = SHIPPED.text(name).unwrap();
+            let header: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
+            assert!(SHIPPED.summary(name).len() > 20, "{name}");
+            assert!(header.iter().any(|line| line.ends_with(&format!("lowrank train {name}"))), "{name}: {header:#?}");
+            assert!(header.iter().any(|line| line.contains("--set")), "{name}: {header:#?}");
+        }
+    }
+
+    #[test]
+    fn every_recipe_file_is_in_the_table() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut files = 0;
+        for folder in std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+            for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if file.extension().is_some_and(|suffix| suffix == "toml") {
+                    let name = file.strip_prefix(root).unwrap().with_extension("");
+                    assert!(
+                        SHIPPED.names().any(|known| name == std::path::Path::new(known)),
+                        "{name:?} is not shipped"
+                    );
+                    files += 1;
+                }
+            }
+        }
+        assert_eq!(files, SHIPPED.names().count());
+    }
+}

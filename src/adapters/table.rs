@@ -1,0 +1,98 @@
+//! The table of methods: one line each, from which everything that lists them is made.
+
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
+use lowrank_kernels::LowRankBackend;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{FullConfig, LoraConfig, NoneConfig, Selected, lora};
+use crate::nn::{Embedding, Linear, Pass};
+
+/// One row of `lowrank methods`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Method {
+    /// The recipe's table: `[adapter.NAME]`.
+    pub name: &'static str,
+    pub summary: &'static str,
+    pub equation: &'static str,
+    pub trains: &'static str,
+    pub parameters: &'static str,
+    pub paper: &'static str,
+}
+
+macro_rules! adapters {
+    ($($module:ident :: $variant:ident ( $config:ident ) as $name:literal {
+        summary: $summary:literal, equation: $equation:literal, trains: $trains:literal,
+        parameters: $parameters:literal, paper: $paper:literal $(,)?
+    })*) => {
+        /// What a layer carries besides its frozen base.
+        #[derive(Module, Debug)]
+        pub enum Adapter<B: Backend> {
+            $($variant($module::$variant<B>),)*
+        }
+
+        impl<B: LowRankBackend> Adapter<B> {
+            /// A fresh adapter for the module `site`; none for `full` and `none`.
+            pub fn new(site: &Selected, config: &AdapterConfig, seed: u64, device: &B::Device) -> Option<Self> {
+                match config {
+                    $(AdapterConfig::$variant(config) =>
+                        Some(Self::$variant($module::$variant::new(site, config, seed, device))),)*
+                    AdapterConfig::Full(_) | AdapterConfig::None(_) => None,
+                }
+            }
+
+            /// `[n, in] → [n, out]`: base and adapter together.
+            pub fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
+                match self {
+                    $(Self::$variant(adapter) => adapter.forward(x, base, pass),)*
+                }
+            }
+
+            /// `[n] → [n, hidden]` on an embedding.
+            pub fn embed(&self, ids: Tensor<B, 1, Int>, base: &Embedding<B>) -> Tensor<B, 2> {
+                match self {
+                    $(Self::$variant(adapter) => adapter.embed(ids, base),)*
+                }
+            }
+        }
+
+        /// Exactly one of the tables `[adapter.NAME]`.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub enum AdapterConfig {
+            $(#[doc = $summary] $variant($config),)*
+            /// Every weight trains, in a dense copy of its own.
+            Full(FullConfig),
+            /// Nothing trains: evaluate the base.
+            None(NoneConfig),
+        }
+
+        impl AdapterConfig {
+            /// The recipe's name of the method.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $name,)*
+                    Self::Full(_) => "full",
+                    Self::None(_) => "none",
+                }
+            }
+        }
+
+        /// The adapter methods, in the table's order.
+        pub const METHODS: &[Method] = &[$(Method {
+            name: $name, summary: $summary, equation: $equation, trains: $trains, parameters: $parameters, paper: $paper,
+        }),*];
+    };
+}
+
+adapters! {
+    lora::Lora(LoraConfig) as "lora" {
+        summary: "Low-rank adaptation",
+        equation: "y = W x + s B A x",
+        trains: "A [r, in], B [out, r]",
+        parameters: "r (in + out)",
+        paper: "Hu et al. 2021, arXiv 2106.09685",
+    }
+}

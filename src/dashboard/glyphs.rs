@@ -1,0 +1,61 @@
+//! Numbers drawn with characters: bars, sparklines, shades.
+
+const LEFT: [&str; 9] = [" ", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"];
+const LOWER: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+const SHADES: [&str; 5] = ["·", "░", "▒", "▓", "█"];
+
+/// One marker per run, told apart without colour.
+const MARKERS: [&str; 8] = ["●", "▲", "■", "◆", "○", "△", "□", "◇"];
+
+pub fn marker(run: usize) -> &'static str {
+    MARKERS[run % MARKERS.len()]
+}
+
+/// A bar of `width` cells, filled to eighths of a cell.
+pub fn bar(fraction: f64, width: usize) -> String {
+    let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
+    let eighths = (fraction * width as f64 * 8.0).round() as usize;
+    (0..width).map(|cell| LEFT[eighths.saturating_sub(cell * 8).min(8)]).collect()
+}
+
+/// The last `width` values from zero up to the largest of them.
+pub fn sparkline(values: impl DoubleEndedIterator<Item = f64>, width: usize) -> String {
+    let mut values: Vec<_> = values.rev().take(width).collect();
+    values.reverse();
+    let top = values.iter().copied().filter(|v| v.is_finite()).fold(0.0, f64::max);
+    let level = |v: f64| if top > 0.0 && v > 0.0 { ((v / top).min(1.0) * 7.0).round() as usize } else { 0 };
+    values.into_iter().map(|v| LOWER[level(v)]).collect()
+}
+
+/// A share of the largest value as one of five shades.
+pub fn shade(fraction: f64) -> &'static str {
+    if fraction.is_nan() || fraction <= 0.0 {
+        return SHADES[0];
+    }
+    SHADES[((fraction * 4.0).ceil() as usize).clamp(1, 4)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_fill_by_eighths() {
+        assert_eq!(bar(0.0, 3), "   ");
+        assert_eq!(bar(0.5, 3), "█▌ ");
+        assert_eq!(bar(7.0, 3), "███");
+        assert_eq!(bar(f64::NAN, 2), "  ");
+    }
+
+    #[test]
+    fn sparklines_show_the_newest_values() {
+        assert_eq!(sparkline([9.0, 0.0, 1.0, 2.0].into_iter(), 3), "▁▅█");
+        assert_eq!(sparkline([f64::NAN, 1.0].into_iter(), 5), "▁█");
+        assert_eq!(sparkline([0.0].into_iter(), 5), "▁");
+    }
+
+    #[test]
+    fn nothing_has_the_lightest_shade() {
+        assert_eq!([0.0, 0.01, 0.5, 1.0, f64::NAN].map(shade), ["·", "░", "▒", "█", "·"]);
+    }
+}

@@ -1,0 +1,46 @@
+//! The log: everything that is not a step, newest at the bottom.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+use super::board::Entry;
+use super::{Dashboard, glyphs};
+use crate::events::units;
+
+/// What is looked for, for the title.
+pub fn setting(d: &Dashboard) -> String {
+    match (d.typing, d.find.as_str(), d.scroll) {
+        (true, find, _) => format!("find: {find}▏"),
+        (false, "", 0) => String::new(),
+        (false, "", scroll) => format!("{scroll} below"),
+        (false, find, _) => format!("with \"{find}\" · Esc shows all"),
+    }
+}
+
+pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
+    let find = d.find.to_lowercase();
+    let matches = |entry: &&Entry| {
+        let line = &entry.line;
+        find.is_empty() || line.text.to_lowercase().contains(&find) || line.kind.word().contains(&find)
+    };
+    let shown: Vec<_> = d.board().log.iter().filter(matches).collect();
+    let end = shown.len().saturating_sub(d.scroll).max(shown.len().min(area.height as usize));
+    let begin = end.saturating_sub(area.height as usize);
+    for (y, entry) in (area.top()..area.bottom()).zip(&shown[begin..end]) {
+        buf.set_line(area.x, y, &line(d, entry), area.width);
+    }
+}
+
+fn line<'a>(d: &Dashboard, entry: &'a Entry) -> Line<'a> {
+    let mut line = Line::styled(format!(" {} ", units::clock(entry.t)), d.theme.dim());
+    if d.board().runs.len() > 1 {
+        line.push_span(Span::styled(format!("{} ", glyphs::marker(entry.run)), d.theme.run(entry.run)));
+    }
+    line.push_span(Span::styled(format!("{:<6} ", entry.line.kind.word()), d.theme.kind(entry.line.kind)));
+    if let Some(step) = entry.line.step {
+        line.push_span(Span::styled(format!("{step:>6}  "), d.theme.dim()));
+    }
+    line.push_span(Span::raw(entry.line.text.as_str()));
+    line
+}

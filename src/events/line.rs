@@ -1,0 +1,130 @@
+//! An event as one line of text, for the console and the dashboard's log.
+
+use super::{Eval, Event, RunStarted, Status, Step, units};
+
+/// The word a line starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Start,
+    Step,
+    Eval,
+    Ranks,
+    Saved,
+    Sample,
+    Warn,
+    Done,
+}
+
+impl Kind {
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Start => "start",
+            Kind::Step => "step",
+            Kind::Eval => "eval",
+            Kind::Ranks => "ranks",
+            Kind::Saved => "saved",
+            Kind::Sample => "sample",
+            Kind::Warn => "warn",
+            Kind::Done => "done",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    pub kind: Kind,
+    pub step: Option<usize>,
+    pub text: String,
+}
+
+impl Line {
+    /// `None` for events that are only drawn.
+    pub fn of(event: &Event) -> Option<Self> {
+        let (kind, text) = match event {
+            Event::RunStarted(run) => (Kind::Start, start(run)),
+            Event::Step(step) => (Kind::Step, train(step)),
+            Event::Eval(eval) => (Kind::Eval, metrics(eval)),
+            Event::Ranks { budget, .. } => (Kind::Ranks, format!("budget {budget}")),
+            Event::Norms { .. } => return None,
+            Event::Saved { path, .. } => (Kind::Saved, printable(path)),
+            Event::Sample { prompt, text, .. } => {
+                (Kind::Sample, format!("{} → {}", printable(prompt), printable(text)))
+            }
+            Event::Warning { code, text, count } => (Kind::Warn, format!("{code} ×{count}  {}", printable(text))),
+            Event::RunEnded { status, seconds, verify } => {
+                let verify = verify.as_ref().map_or(String::new(), |verify| {
+                    format!("  saved equals trained within {}", units::rate(verify.max_abs_logit_diff))
+                });
+                (Kind::Done, format!("{} in {}{verify}", status.word(), units::clock(*seconds)))
+            }
+        };
+        Some(Self { kind, step: event.step(), text })
+    }
+}
+
+impl Status {
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Finished => "finished",
+            Status::Interrupted => "interrupted",
+            Status::Diverged => "diverged",
+            Status::Failed => "failed",
+        }
+    }
+}
+
+fn start(run: &RunStarted) -> String {
+    let trains = format!(
+        "{} of {} parameters train on {}",
+        units::count(run.params_trainable),
+        units::count(run.params_total),
+        run.device
+    );
+    if run.resumed_from > 0 { format!("resumed from step {}  {trains}", run.resumed_from) } else { trains }
+}
+
+fn train(step: &Step) -> String {
+    let rates: Vec<_> = step.lr.values().map(|&rate| units::rate(rate)).collect();
+    let skipped = if step.skipped > 0 { format!("  skipped {}", step.skipped) } else { String::new() };
+    format!("loss {:.4}  lr {}  grad {:.2}{skipped}", step.loss, rates.join("/"), step.grad_norm)
+}
+
+fn metrics(eval: &Eval) -> String {
+    let mut text = format!("loss {:.4}", eval.loss);
+    for (name, value) in &eval.metrics {
+        text += &match name.as_str() {
+            "perplexity" => format!("  ppl {value:.2}"),
+            "exact_match" => format!("  exact {:.1}%", value * 100.0),
+            _ => format!("  {} {value:.4}", printable(name)),
+        };
+    }
+    text
+}
+
+/// One line, and nothing in it that a terminal would obey.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c == '\n' { '⏎' } else { c }).filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(event: Event) -> String {
+        Line::of(&event).unwrap().text
+    }
+
+    #[test]
+    fn metrics_have_their_customary_names() {
+        let metrics = [("perplexity", 5.701), ("exact_match", 0.4519), ("bleu", 0.25)];
+        let metrics = metrics.map(|(name, value)| (name.to_string(), value)).into_iter().collect();
+        let eval = Event::Eval(Eval { step: 120, loss: f64::NAN, metrics });
+        assert_eq!(text(eval), "loss NaN  ppl 5.70  exact 45.2%  bleu 0.2500");
+    }
+
+    #[test]
+    fn generated_text_cannot_steer_the_terminal() {
+        let sample = Event::Sample { step: 1, prompt: "a\nb".into(), text: "\x1b[31mred\r".into() };
+        assert_eq!(text(sample), "a⏎b → [31mred");
+    }
+}

@@ -1,0 +1,147 @@
+//! The model's configuration from the metadata of a GGUF file.
+
+use super::metadata::Metadata;
+use crate::models::{ModelConfig, Rope, RopeScaling};
+use crate::{Error, Result};
+
+/// `shape` looks a tensor up by its Hugging Face name; `rope_factors` is `rope_freqs.weight`.
+pub(super) fn config(
+    metadata: &Metadata,
+    rope_factors: Option<&[f32]>,
+    shape: impl Fn(&str) -> Option<Vec<usize>>,
+) -> Result<ModelConfig> {
+    let arch = architecture(metadata)?;
+    let key = |name: &str| format!("{arch}.{name}");
+    let size = |name: &str| metadata.needed_size(&key(name));
+    let hidden_size = size("embedding_length")?;
+    let heads = size("attention.head_count")?;
+    let head_dim = match metadata.size(&key("attention.key_length"))? {
+        Some(length) => length,
+        None => hidden_size.checked_div(heads).unwrap_or(0),
+    };
+    let embedding = shape("model.embed_tokens.weight");
+    let vocab_size = embedding
+        .and_then(|shape| shape.first().copied())
+        .ok_or_else(|| Error::input("no token embedding").file(metadata.path()).tensor("token_embd.weight"))?;
+    let bias = |module: &str| shape(&format!("model.layers.0.{module}.bias")).is_some();
+    let config = ModelConfig {
+        model_type: arch.to_string(),
+        vocab_size,
+        hidden_size,
+        intermediate_size: size("feed_forward_length")?,
+        num_hidden_layers: size("block_count")?,
+        num_attention_heads: heads,
+        num_key_value_heads: metadata.size(&key("attention.head_count_kv"))?.unwrap_or(heads),
+        head_dim,
+        rms_norm_eps: metadata
+            .number(&key("attention.layer_norm_rms_epsilon"))?
+            .ok_or_else(|| metadata.error(&key("attention.layer_norm_rms_epsilon"), "missing from the metadata"))?,
+        max_position_embeddings: size("context_length")?,
+        rope: Rope {
+            theta: metadata.number(&key("rope.freq_base"))?.unwrap_or(10000.0),
+            scaling: RopeScaling::Default,
+        },
+        tie_word_embeddings: shape("lm_head.weight").is_none(),
+        qkv_bias: bias("self_attn.q_proj"),
+        o_bias: bias("self_attn.o_proj"),
+        mlp_bias: bias("mlp.gate_proj"),
+        bos_token_id: metadata.token_id("tokenizer.ggml.bos_token_id")?,
+        eos_token_ids: end_tokens(metadata)?,
+        pad_token_id: metadata.token_id("tokenizer.ggml.padding_token_id")?,
+    };
+    config.check(metadata.path())?;
+    refuse_other_maths(metadata, &config)?;
+    let scaling = scaling(metadata, &config, rope_factors)?;
+    Ok(ModelConfig { rope: Rope { scaling, ..config.rope }, ..config })
+}
+
+fn architecture(metadata: &Metadata) -> Result<&str> {
+    let arch = metadata.text("general.architecture")?.unwrap_or_default();
+    if !["llama", "qwen2"].contains(&arch) {
+        let error = metadata.error("general.architecture", "unsupported architecture");
+        return Err(error.found(format!("{arch:?}")).expected("llama or qwen2").into());
+    }
+    match metadata.text("general.type")? {
+        Some(kind) if kind != "model" => {
+            Err(metadata.error("general.type", "not a model").found(kind).expected("model").into())
+        }
+        _ => Ok(arch),
+    }
+}
+
+/// End of text, and end of turn where the file names one.
+fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"] {
+        ids.extend(metadata.token_id(key)?.filter(|id| !ids.contains(id)));
+    }
+    Ok(ids)
+}
+
+fn refuse_other_maths(metadata: &Metadata, config: &ModelConfig) -> Result<()> {
+    let key = |name: &str| format!("{}.{name}", config.model_type);
+    for (name, plain) in
+        [("rope.dimension_count", config.head_dim), ("attention.value_length", config.head_dim), ("expert_count", 0)]
+    {
+        if let Some(found) = metadata.size(&key(name))?.filter(|&found| found != plain) {
+            return Err(metadata.error(&key(name), "unsupported").found(found).expected(plain).into());
+        }
+    }
+    let longest = config.max_position_embeddings;
+    if let Some(window) = metadata.size(&key("attention.sliding_window"))?.filter(|&w| w > 0 && w < longest) {
+        let error = metadata.error(&key("attention.sliding_window"), "sliding-window attention is not implemented");
+        return Err(error.found(window).expected(format!("none, or at least {longest}")).into());
+    }
+    if let Some(parts) = metadata.size("split.count")?.filter(|&parts| parts > 1) {
+        let error = metadata.error("split.count", "GGUF files in several parts are not read").found(parts);
+        return Err(error.hint("join the parts with `llama-gguf-split --merge`").into());
+    }
+    Ok(())
+}
+
+fn scaling(metadata: &Metadata, config: &ModelConfig, rope_factors: Option<&[f32]>) -> Result<RopeScaling> {
+    let key = |name: &str| format!("{}.rope.{name}", config.model_type);
+    let kind = metadata.text(&key("scaling.type"))?;
+    let factor = match metadata.number(&key("scaling.factor"))? {
+        Some(factor) => Some(factor),
+        None => metadata.number(&key("scale_linear"))?,
+    };
+    match (kind, factor, rope_factors) {
+        (None | Some("none"), _, Some(factors)) => llama3(metadata, config, factors),
+        (Some("none"), _, None) | (None, None, None) => Ok(RopeScaling::Default),
+        (None | Some("linear"), Some(factor), None) if factor.is_finite() && factor > 0.0 => {
+            Ok(if factor == 1.0 { RopeScaling::Default } else { RopeScaling::Linear { factor } })
+        }
+        _ => {
+            let found = format!("type {kind:?}, factor {factor:?}, rope_freqs {}", rope_factors.is_some());
+            let error = metadata.error(&key("scaling.type"), "unsupported rotary scaling").found(found);
+            Err(error.expected("none, linear, or the frequency factors of Llama 3").into())
+        }
+    }
+}
+
+/// The converter stores the result of Llama 3's scaling, one divisor per frequency, and not its
+/// parameters. Every published Llama 3 has the same ones but for the factor, which is the largest divisor.
+fn llama3(metadata: &Metadata, config: &ModelConfig, stored: &[f32]) -> Result<RopeScaling> {
+    let largest = f64::from(stored.iter().copied().fold(0.0, f32::max));
+    let (low, high, original) = (1.0, 4.0, 8192);
+    let divisor = |i: usize| {
+        let exponent = 2.0 * i as f64 / config.head_dim as f64;
+        let turns = original as f64 / (std::f64::consts::TAU * config.rope.theta.powf(exponent));
+        let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+        1.0 / ((1.0 - smooth) / largest + smooth)
+    };
+    let close = |(i, &value): (usize, &f32)| (divisor(i) - f64::from(value)).abs() <= 1e-3 * divisor(i);
+    if stored.len() * 2 != config.head_dim || !largest.is_finite() || !stored.iter().enumerate().all(close) {
+        let error = Error::input("unknown rotary frequency factors").file(metadata.path());
+        let error =
+            error.tensor(super::tensors::ROPE_FACTORS).expected("those of Llama 3 (low 1, high 4, original 8192)");
+        return Err(error.hint("open the Hugging Face directory of this model instead").into());
+    }
+    Ok(RopeScaling::Llama3 {
+        factor: largest,
+        low_freq_factor: low,
+        high_freq_factor: high,
+        original_max_position_embeddings: original,
+    })
+}

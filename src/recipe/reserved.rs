@@ -1,0 +1,47 @@
+//! Keys and values that the recipe format keeps for methods this version does not have, so that a
+//! recipe from a later version is refused for what it is and not as a typo.
+
+/// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
+const RESERVED: [&str; 20] = [
+    "adapter.lora_fa",
+    "adapter.vera",
+    "adapter.delta_lora",
+    "adapter.adalora",
+    "adapter.dora",
+    "adapter.lora_drop",
+    "adapter.lora.init=pissa",
+    "adapter.lora.init=olora",
+    "adapter.lora.init=loftq",
+    "base.quant",
+    "optim.offload",
+    "optim.lora_plus_ratio",
+    "task=seq_cls",
+    "task=token_cls",
+    "task=question_ans",
+    "task=seq2seq_lm",
+    "task=feature_extraction",
+    "compare",
+    "variant",
+    "extends",
+];
+
+pub(super) fn key(path: &str) -> bool {
+    RESERVED.contains(&path)
+}
+
+pub(super) fn value(path: &str, value: &str) -> bool {
+    let value = if value.starts_with("pissa_niter_") { "pissa" } else { value };
+    RESERVED.iter().any(|entry| entry.split_once('=') == Some((path, value))) || key(&format!("{path}.{value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_keys_and_values() {
+        assert!(key("base.quant") && key("variant") && !key("adapter.lora"));
+        assert!(value("adapter.lora.init", "pissa_niter_4") && value("task", "seq_cls") && value("adapter", "vera"));
+        assert!(!value("adapter.lora.init", "gaussian"));
+    }
+}

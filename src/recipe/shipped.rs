@@ -1,0 +1,57 @@
+//! Recipes that are compiled into a program, by name.
+
+use std::path::{Path, PathBuf};
+
+use super::resolve::{self, Resolved};
+use super::suggest::nearest;
+use crate::{Error, Result};
+
+/// Name (`tiny/lora`) and TOML of each shipped recipe.
+#[derive(Clone, Copy, Debug)]
+pub struct Shipped(pub &'static [(&'static str, &'static str)]);
+
+impl Shipped {
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|(name, _)| *name)
+    }
+
+    /// The TOML of a shipped recipe.
+    pub fn text(&self, name: &str) -> Result<&'static str> {
+        self.find(name).ok_or_else(|| {
+            let error = Error::input(format!("no shipped recipe `{name}`"));
+            error.hint(self.suggestion(name)).into()
+        })
+    }
+
+    /// Resolves a shipped name or, failing that, a file. Relative paths of a shipped recipe start
+    /// from the current directory, those of a file from the file's directory.
+    pub fn load(&self, recipe: &str, sets: &[String]) -> Result<Resolved> {
+        match self.find(recipe) {
+            Some(text) => {
+                resolve::resolve(Some(PathBuf::from(recipe)), text, sets, recipe.to_string(), PathBuf::from("."))
+            }
+            None if Path::new(recipe).exists() || recipe.ends_with(".toml") => resolve::load(recipe, sets),
+            None => {
+                let error = Error::input(format!("no recipe `{recipe}`")).expected("a TOML file or a shipped recipe");
+                Err(error.hint(self.suggestion(recipe)).into())
+            }
+        }
+    }
+
+    /// The first comment line of a recipe says what it is.
+    pub fn summary(&self, name: &str) -> &'static str {
+        let first = self.find(name).and_then(|text| text.lines().next()).unwrap_or_default();
+        first.trim_start_matches('#').trim()
+    }
+
+    fn find(&self, name: &str) -> Option<&'static str> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+    }
+
+    fn suggestion(&self, name: &str) -> String {
+        match nearest(name, self.names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("shipped recipes: {}", self.names().collect::<Vec<_>>().join(", ")),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What a user may write, and what they are told when it is wrong.
+
+use super::*;
+use crate::adapters::{AdapterConfig, Targets};
+use crate::error::{Error, InputError};
+
+const GOOD: &str = r#"
+version = 1
+[model]
+path = "tiny"
+[adapter.lora]
+rank = 4
+[data]
+train = "synthetic:menu"
+"#;
+
+/// Resolves `GOOD` with overrides.
+fn good(sets: &[&str]) -> Recipe {
+    problems_or(GOOD, sets).unwrap_or_else(|errors| panic!("{errors:#?}"))
+}
+
+fn problems_or(text: &str, sets: &[&str]) -> std::result::Result<Recipe, Vec<InputError>> {
+    let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+    match resolve::resolve(Some("my.toml".into()), text, &sets, "my".into(), ".".into()) {
+        Ok(resolved) => Ok(resolved.recipe),
+        Err(Error::Inputs(errors)) => Err(errors),
+        Err(other) => panic!("not an input error: {other}"),
+    }
+}
+
+fn problems(text: &str, sets: &[&str]) -> Vec<InputError> {
+    problems_or(text, sets).expect_err("should be refused")
+}
+
+/// The one problem of `GOOD` with one override.
+fn refused(set: &str) -> String {
+    let errors = problems(GOOD, &[set]);
+    assert_eq!(errors.len(), 1, "{set}: {errors:#?}");
+    errors[0].to_string()
+}
+
+#[test]
+fn everything_left_out_has_its_documented_default() {
+    let recipe = good(&[]);
+    let AdapterConfig::Lora(lora) = &recipe.adapter else { panic!("{recipe:?}") };
+    assert_eq!((lora.rank, lora.alpha), (4, 16.0));
+    assert_eq!(lora.targets, Targets::Pattern("all-linear".into()));
+    assert_eq!(recipe.optim.schedule, Schedule::Cosine { warmup: 0.03 });
+    assert_eq!((recipe.data.max_len, recipe.train.keep, recipe.log.every), (128, 3, 10));
+}
+
+#[test]
+fn every_form_a_key_may_take_is_read() {
+    for (sets, check) in [
+        (vec!["optim.schedule=constant"], "constant"),
+        (vec!["optim.schedule={ linear = { warmup = 10 } }"], "linear"),
+        (vec!["optim.schedule.polynomial.power=2", "optim.schedule.polynomial.end=0.1"], "polynomial"),
+        (vec!["data.eval=more.jsonl"], "more.jsonl"),
+        (vec!["data.eval={ fraction = 0.1 }"], "fraction"),
+        (vec!["data.eval.fraction=0.1"], "fraction"),
+        (vec!["data.format=sharegpt"], "sharegpt"),
+        (vec!["data.format.columns={ prompt = \"mr\", completion = \"ref\" }"], "completion = \"ref\""),
+        (vec!["adapter=none"], "[adapter.none]"),
+        (vec!["adapter.full={}"], "[adapter.full]"),
+        (vec!["adapter.lora.targets=[\"q_proj\", \"v_proj\"]"], "v_proj"),
+        (vec!["adapter.lora.rank_pattern.\"layers.0.q_proj\"=2"], "\"layers.0.q_proj\" = 2"),
+        (vec!["train.max_steps=7", "seed=3"], "max_steps = 7"),
+    ] {
+        let toml = good(&sets).to_toml().unwrap();
+        assert!(toml.contains(check), "{sets:?}\n{toml}");
+    }
+}
+
+#[test]
+fn a_resolved_recipe_resolves_to_itself() {
+    for sets in [
+        vec![],
+        vec!["adapter=full", "optim.schedule=inverse_sqrt", "data.eval.fraction=0.25"],
+        vec!["data.format.columns.prompt=mr", "adapter.lora.alpha=0.1", "optim.adamw.lr=1e-5", "train.max_steps=3"],
+        vec!["adapter.lora.rank_pattern.\"a.b\"=2", "adapter.lora.layers=[0, 2]", "adapter.lora.targets=[\"q_proj\"]"],
+    ] {
+        let recipe = good(&sets);
+        assert_eq!(parse(&recipe.to_toml().unwrap()).unwrap(), recipe);
+    }
+}
+
+#[test]
+fn an_unknown_key_is_pointed_at_with_a_suggestion() {
+    let text = format!("{GOOD}max_length = 3\n[train]\nbacth = 1\nlr = 2.0\n");
+    let errors = problems(&text, &[]);
+    let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert_eq!(told[0], "my.toml: line 9: unknown key `max_length` in [data]\nhint: did you mean `max_len`?");
+    assert!(told[1].ends_with("did you mean `batch`?"), "{}", told[1]);
+    assert!(told[2].ends_with("`lr` belongs in [optim.adamw]"), "{}", told[2]);
+    let span = errors[1].span.clone().unwrap();
+    assert_eq!(&errors[1].text.as_ref().unwrap()[span], "bacth");
+}
+
+#[test]
+fn an_unknown_key_of_an_override_is_pointed_at_too() {
+    let errors = problems(GOOD, &["adapter.lora.alhpa=3"]);
+    assert_eq!(
+        errors[0].to_string(),
+        "--set adapter.lora.alhpa=3: unknown key `alhpa` in [adapter.lora]\nhint: did you mean `alpha`?"
+    );
+    assert_eq!(errors[0].span, Some(0.."adapter.lora.alhpa".len()));
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let text =
+        "vresion = 1\n[model]\npath = 3\n[adapter.lora]\nrank = 0\nalpha = nan\n[data]\ntrain = \"x.csv\"\npack = 1\n";
+    let told = problems(text, &["train.batch=0", "log.evry=2", "broken"]);
+    for part in ["vresion", "model.path", "data.pack", "log", "broken"] {
+        assert!(told.iter().any(|error| error.to_string().contains(part)), "{part}: {told:#?}");
+    }
+    let text = text.replace("path = 3", "path = \"tiny\"");
+    let told = problems(&text, &["train.batch=0", "log.evry=2"]);
+    for part in ["rank", "alpha", "batch", "evry"] {
+        assert!(told.iter().any(|error| error.to_string().contains(part)), "{part}: {told:#?}");
+    }
+}
+
+#[test]
+fn what_must_be_there_is_asked_for() {
+    let told = problems("seed = 1\n", &[]);
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert!(
+        ["`model`", "`adapter`", "`data`"].iter().zip(&told).all(|(key, error)| error.what.contains(key)),
+        "{told:#?}"
+    );
+    assert!(problems(&GOOD.replace("path = \"tiny\"", ""), &[])[0].to_string().contains("no `path` in [model]"));
+}
+
+#[test]
+fn two_adapters_contradict_each_other() {
+    let errors = problems(&format!("{GOOD}[adapter.full]\n"), &[]);
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+    assert!(errors[0].to_string().contains("line 9: `full` contradicts `lora`"), "{}", errors[0]);
+}
+
+#[test]
+fn what_a_later_version_may_have_is_not_called_a_typo() {
+    for set in [
+        "adapter.vera.rank=4",
+        "adapter=adalora",
+        "adapter.lora.init=pissa_niter_4",
+        "base.quant.nf4.block=64",
+        "optim.offload=host",
+        "optim.lora_plus_ratio=16",
+        "task=seq_cls",
+        "compare.seeds=3",
+        "extends=tiny/lora",
+        "variant=[{ name = \"a\" }]",
+    ] {
+        assert!(refused(set).contains("not in this version"), "{set}: {}", refused(set));
+    }
+}
+
+#[test]
+fn values_that_cannot_be_meant_are_refused() {
+    for set in [
+        "version=2",
+        "seed=-1",
+        "task=causal",
+        "model.path=",
+        "model.dtype=f8",
+        "adapter.lora.rank=0",
+        "adapter.lora.rank=8.0",
+        "adapter.lora.rank=9223372036854775807",
+        "adapter.lora.alpha=nan",
+        "adapter.lora.alpha=0",
+        "adapter.lora.dropout=1.0",
+        "adapter.lora.dropout=-0.1",
+        "adapter.lora.init=orthogonl",
+        "adapter.lora.targets=[]",
+        "adapter.lora.targets=[\"\"]",
+        "adapter.lora.targets=(q_proj",
+        "adapter.lora.targets=[1]",
+        "adapter.lora.layers=[-1]",
+        "adapter.lora.rank_pattern.q_proj=0",
+        "adapter.lora.alpha_pattern.q_proj=inf",
+        "adapter.lora.bias=some",
+        "adapter.lora={ rank = 3, init = \"orthogonal\" }",
+        "data.train=rows.xml",
+        "data.train=synthetic:meun",
+        "data.eval={ fraction = 1.0 }",
+        "data.eval={ fraction = 0 }",
+        "data.eval={ fraction = \"x\" }",
+        "data.eval={ share = 0.1 }",
+        "data.format=alpacca",
+        "data.format={ columns = {} }",
+        "data.max_len=1",
+        "data.max_rows=0",
+        "data.pack=yes",
+        "optim.adamw.lr=nan",
+        "optim.adamw.lr=-1e-3",
+        "optim.adamw.lr=0",
+        "optim.adamw.lr=1e10",
+        "optim.adamw.lr=fast",
+        "optim.adamw.beta2=1.0",
+        "optim.adamw.eps=0",
+        "optim.clip=-1",
+        "optim.schedule=cosin",
+        "optim.schedule.cosine.warmup=-1",
+        "optim.schedule.cosine.warmup=1.5",
+        "optim.schedule={}",
+        "train.batch=0",
+        "train.accumulate=0",
+        "train.epochs=0",
+        "train.max_steps=0",
+        "train.keep=0",
+        "train.eval_generate=8",
+        "log.every=0",
+        "log=3",
+    ] {
+        refused(set);
+    }
+}
+
+#[test]
+fn contradictory_keys_are_refused() {
+    for sets in [
+        vec!["adapter=none", "train.gradient_checkpointing=true"],
+        vec!["adapter.lora.layers_pattern=[\"layers\"]"],
+        vec!["adapter.lora.layers=[0]", "adapter.lora.targets=\".*q_proj\""],
+        vec!["optim.schedule.linear.warmup=20", "train.max_steps=10"],
+        vec!["adapter.none.dropout=0.1"],
+        vec!["adapter.lora.init=orthogonal", "adapter.lora.rank_pattern.q_proj=3"],
+    ] {
+        assert_eq!(problems(GOOD, &sets).len(), 1, "{sets:?}");
+    }
+    good(&["adapter.lora.layers=[0]"]);
+}
+
+#[test]
+fn files_that_are_no_recipe_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let absent = folder.path().join("absent.toml");
+    let deep = format!("a = {}", "[".repeat(100_000));
+    for path in [
+        absent,
+        folder.path().to_path_buf(),
+        write("latin.toml", b"model = \"\xe9\""),
+        write("huge.toml", &vec![b'#'; (1 << 20) + 1]),
+        write("deep.toml", deep.as_bytes()),
+        write("empty.toml", b""),
+    ] {
+        let error = load(&path, &[]).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    }
+}
+
+#[test]
+fn paths_start_from_the_recipe_and_overridden_ones_from_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("my.toml");
+    std::fs::write(folder.path().join("rows.csv"), "a,b\n").unwrap();
+    std::fs::write(&path, GOOD.replace("synthetic:menu", "rows.csv")).unwrap();
+    let resolved = load(&path, &[]).unwrap();
+    assert_eq!((resolved.name.as_str(), resolved.overrides), ("my", 0));
+    assert!(resolved.locate(&resolved.recipe.data.train).exists());
+    assert!(resolved.missing_files().is_empty());
+    assert_eq!(resolved.anchored().data.train, folder.path().join("rows.csv").to_str().unwrap());
+    assert_eq!(resolved.anchored().model.path, "tiny");
+    let missing = load(&path, &["data.eval=absent.csv".into()]).unwrap().missing_files();
+    assert_eq!(missing.len(), 1);
+    let here = std::env::current_dir().unwrap();
+    let overridden = load(&path, &["data.template=Cargo.toml".into()]).unwrap();
+    assert_eq!(overridden.recipe.data.template, here.join("Cargo.toml").to_str().unwrap());
+}
+
+#[test]
+fn shipped_recipes_are_found_by_name() {
+    let shipped =
+        Shipped(&[("tiny/lora", "# A first run.\n[model]\npath=\"tiny\"\n[adapter.none]\n[data]\ntrain=\"x.txt\"\n")]);
+    assert_eq!(shipped.load("tiny/lora", &["seed=4".into()]).unwrap().recipe.seed, 4);
+    assert_eq!(shipped.summary("tiny/lora"), "A first run.");
+    let error = shipped.load("tiny/lroa", &[]).unwrap_err().to_string();
+    assert!(error.contains("did you mean `tiny/lora`?"), "{error}");
+}

@@ -1,0 +1,234 @@
+//! Values that have the right type and still cannot be meant: out of range, or contradicting each other.
+
+use super::shape::Problem;
+use super::tree::{Part, child};
+use super::{EvalData, Format, Recipe, Schedule};
+use crate::adapters::{AdapterConfig, LoraConfig, LoraInit, Targets};
+use crate::error::InputError;
+
+/// Above this a size is a slip of the finger, and products of sizes could overflow.
+const LARGEST: usize = 1 << 20;
+/// Adam moves each weight by about the rate at each step.
+const LARGEST_LR: f64 = 10.0;
+
+pub(super) fn check(recipe: &Recipe) -> Vec<Problem> {
+    let mut found = Findings::default();
+    if recipe.version != 1 {
+        found.push("version", InputError::new("this version reads recipes of format 1").found(recipe.version));
+    }
+    adapter(&recipe.adapter, &mut found);
+    data(recipe, &mut found);
+    optim(recipe, &mut found);
+    train(recipe, &mut found);
+    found.0
+}
+
+#[derive(Default)]
+struct Findings(Vec<Problem>);
+
+impl Findings {
+    fn push(&mut self, path: &str, error: InputError) {
+        self.0.push(Problem { path: path.into(), part: Part::Value, error });
+    }
+
+    fn contradiction(&mut self, path: &str, what: &str, hint: &str) {
+        self.push(path, InputError::new(what).hint(hint));
+    }
+
+    fn not_empty(&mut self, path: &str, text: &str) {
+        if text.trim().is_empty() {
+            self.push(path, InputError::new(format!("`{path}` is empty")));
+        }
+    }
+
+    fn size(&mut self, path: &str, size: usize, least: usize) {
+        if !(least..=LARGEST).contains(&size) {
+            let error = InputError::new(format!("`{path}` is out of range")).found(size);
+            self.push(path, error.expected(format!("{least} to {LARGEST}")));
+        }
+    }
+
+    fn number(&mut self, path: &str, value: f64, allowed: impl Fn(f64) -> bool, expected: &str) {
+        if !value.is_finite() || !allowed(value) {
+            let error = InputError::new(format!("`{path}` is out of range")).found(value);
+            self.push(path, error.expected(expected));
+        }
+    }
+
+    fn pattern(&mut self, path: &str, pattern: &str) {
+        self.not_empty(path, pattern);
+        if let Err(error) = regex::RegexBuilder::new(pattern).size_limit(1 << 20).build() {
+            let reason = error.to_string();
+            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
+            self.push(path, InputError::new(format!("`{path}` is not a regular expression: {reason}")).found(pattern));
+        }
+    }
+}
+
+fn adapter(adapter: &AdapterConfig, found: &mut Findings) {
+    match adapter {
+        AdapterConfig::Lora(lora) => self::lora(lora, found),
+        AdapterConfig::Full(_) | AdapterConfig::None(_) => {}
+    }
+}
+
+fn lora(lora: &LoraConfig, found: &mut Findings) {
+    let key = |name: &str| format!("adapter.lora.{name}");
+    let above_zero = |value: f64| value > 0.0;
+    found.size(&key("rank"), lora.rank, 1);
+    found.number(&key("alpha"), lora.alpha, above_zero, "a number above 0");
+    found.number(&key("dropout"), lora.dropout, |p| (0.0..1.0).contains(&p), "0 or more, below 1");
+    for (pattern, &rank) in &lora.rank_pattern {
+        found.size(&child(&key("rank_pattern"), pattern), rank, 1);
+        found.pattern(&child(&key("rank_pattern"), pattern), pattern);
+    }
+    for (pattern, &alpha) in &lora.alpha_pattern {
+        found.number(&child(&key("alpha_pattern"), pattern), alpha, above_zero, "a number above 0");
+        found.pattern(&child(&key("alpha_pattern"), pattern), pattern);
+    }
+    if lora.init == LoraInit::Orthogonal
+        && let Some(odd) = lora.rank_pattern.values().chain([&lora.rank]).find(|rank| *rank % 2 == 1)
+    {
+        let error = InputError::new("orthogonal initialisation halves the rank, so it must be even").found(odd);
+        found.push(&key("init"), error);
+    }
+    selection(lora, found);
+}
+
+fn selection(lora: &LoraConfig, found: &mut Findings) {
+    let key = |name: &str| format!("adapter.lora.{name}");
+    match &lora.targets {
+        Targets::Names(names) if names.is_empty() => {
+            found.push(&key("targets"), InputError::new("`adapter.lora.targets` is empty, so nothing would train"));
+        }
+        Targets::Names(names) => {
+            names.iter().enumerate().for_each(|(i, name)| found.not_empty(&format!("{}[{i}]", key("targets")), name));
+        }
+        Targets::Pattern(word) if word == "all-linear" => {}
+        Targets::Pattern(pattern) => {
+            found.pattern(&key("targets"), pattern);
+            if !lora.layers.is_empty() {
+                let what = "`layers` needs targets by name; a regular expression already sees the layer number";
+                found.contradiction(
+                    &key("layers"),
+                    what,
+                    "write the layer numbers into `targets`, or list names in it",
+                );
+            }
+        }
+    }
+    if let Targets::Pattern(pattern) = &lora.exclude {
+        found.pattern(&key("exclude"), pattern);
+    }
+    if lora.layers.is_empty() && !lora.layers_pattern.is_empty() {
+        let what = "`layers_pattern` says where the layer number stands, but `layers` lists none";
+        found.contradiction(&key("layers_pattern"), what, "add `layers = [0, 1]`, or leave `layers_pattern` out");
+    }
+}
+
+fn data(recipe: &Recipe, found: &mut Findings) {
+    let data = &recipe.data;
+    found.not_empty("model.path", &recipe.model.path);
+    found.not_empty("data.template", &data.template);
+    corpus("data.train", &data.train, found);
+    match &data.eval {
+        Some(EvalData::Path(path)) => corpus("data.eval", path, found),
+        Some(EvalData::Fraction { fraction }) => {
+            found.number("data.eval.fraction", *fraction, |f| f > 0.0 && f < 1.0, "above 0 and below 1");
+        }
+        None if recipe.train.eval_generate > 0 => {
+            let what = "`eval_generate` generates from evaluation rows, but `data.eval` is missing";
+            found.contradiction("train.eval_generate", what, "add `eval = { fraction = 0.05 }` to [data]");
+        }
+        None => {}
+    }
+    if let Format::Columns(columns) = &data.format
+        && columns.is_empty()
+    {
+        let error = InputError::new("`data.format.columns` maps no column");
+        found.push("data.format.columns", error.expected("{ prompt = \"...\", completion = \"...\" }"));
+    }
+    found.size("data.max_len", data.max_len, 2);
+    if let Some(rows) = data.max_rows {
+        found.number("data.max_rows", rows as f64, |rows| rows >= 1.0, "1 or more");
+    }
+}
+
+/// A file that has a reader, or a corpus that has a generator.
+fn corpus(path: &str, name: &str, found: &mut Findings) {
+    const SUFFIXES: [&str; 5] = ["jsonl", "json", "csv", "tsv", "txt"];
+    if let Some(generator) = name.strip_prefix("synthetic:") {
+        let known = synthetic_names();
+        if !known.contains(&generator) {
+            let error = InputError::new(format!("no generated corpus `{generator}`"));
+            found.push(
+                path,
+                error.expected(known.iter().map(|name| format!("synthetic:{name}")).collect::<Vec<_>>().join(" | ")),
+            );
+        }
+        return;
+    }
+    found.not_empty(path, name);
+    let suffix = std::path::Path::new(name).extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
+    if !name.trim().is_empty() && !SUFFIXES.contains(&suffix.to_ascii_lowercase().as_str()) {
+        let error = InputError::new(format!("`{path}` names a file of unknown kind")).found(format!("`{name}`"));
+        found.push(path, error.expected(format!("synthetic:NAME or .{}", SUFFIXES.join(", ."))));
+    }
+}
+
+fn synthetic_names() -> &'static [&'static str] {
+    &["menu", "grammar"]
+}
+
+fn optim(recipe: &Recipe, found: &mut Findings) {
+    let adamw = &recipe.optim.adamw;
+    let not_negative = |value: f64| value >= 0.0;
+    found.number("optim.adamw.lr", adamw.lr, |lr| lr > 0.0 && lr <= LARGEST_LR, "above 0, at most 10");
+    found.number("optim.adamw.weight_decay", adamw.weight_decay, not_negative, "0 or more");
+    found.number("optim.adamw.beta1", adamw.beta1, |beta| (0.0..1.0).contains(&beta), "0 or more, below 1");
+    found.number("optim.adamw.beta2", adamw.beta2, |beta| (0.0..1.0).contains(&beta), "0 or more, below 1");
+    found.number("optim.adamw.eps", adamw.eps, |eps| eps > 0.0, "a number above 0");
+    found.number("optim.clip", recipe.optim.clip, not_negative, "0 (off) or more");
+    schedule(recipe, found);
+}
+
+fn schedule(recipe: &Recipe, found: &mut Findings) {
+    let (name, warmup) = match recipe.optim.schedule {
+        Schedule::Constant { warmup } => ("constant", warmup),
+        Schedule::Linear { warmup } => ("linear", warmup),
+        Schedule::Cosine { warmup } => ("cosine", warmup),
+        Schedule::InverseSqrt { warmup } => ("inverse_sqrt", warmup),
+        Schedule::Polynomial { warmup, power, end } => {
+            found.number("optim.schedule.polynomial.power", power, |power| power > 0.0, "a number above 0");
+            found.number("optim.schedule.polynomial.end", end, |end| (0.0..=1.0).contains(&end), "0 to 1");
+            ("polynomial", warmup)
+        }
+    };
+    let path = format!("optim.schedule.{name}.warmup");
+    let expected = "a fraction of all steps below 1, or a whole number of steps";
+    found.number(&path, warmup, |warmup| warmup >= 0.0 && (warmup < 1.0 || warmup.fract() == 0.0), expected);
+    if let Some(steps) = recipe.train.max_steps
+        && warmup >= 1.0
+        && warmup > steps as f64
+    {
+        let error = InputError::new("warm-up is longer than the run").found(format!("{warmup} steps"));
+        found.push(&path, error.expected(format!("at most train.max_steps = {steps}")));
+    }
+}
+
+fn train(recipe: &Recipe, found: &mut Findings) {
+    let train = &recipe.train;
+    found.size("train.batch", train.batch, 1);
+    found.size("train.accumulate", train.accumulate, 1);
+    found.size("train.epochs", train.epochs, 1);
+    found.size("train.keep", train.keep, 1);
+    found.size("log.every", recipe.log.every, 1);
+    if train.max_steps == Some(0) {
+        let what = "`train.max_steps` is 0, so nothing would train";
+        found.contradiction("train.max_steps", what, "[adapter.none] evaluates without training");
+    }
+    if train.gradient_checkpointing && matches!(recipe.adapter, AdapterConfig::None(_)) {
+        let what = "`gradient_checkpointing` saves memory of a backward pass, and [adapter.none] has none";
+        found.contradiction("train.gradient_checkpointing", what, "leave it out");
+    }
+}

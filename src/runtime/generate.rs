@@ -1,0 +1,97 @@
+//! Text from a model, one token at a time, with a key/value cache.
+
+use burn::tensor::{Tensor, TensorData};
+use lowrank_kernels::LowRankBackend;
+
+use super::learner::to_host;
+use crate::adapters::random::Stream;
+use crate::data::Batch;
+use crate::models::llama::Llama;
+use crate::nn::{LayerCache, Layout, Pass};
+use crate::{Error, Result};
+
+/// How the next token is chosen: the likeliest, or drawn when `temperature` is above 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    pub max_new_tokens: usize,
+    pub temperature: f64,
+    pub seed: u64,
+    /// Tokens that end the text; they are not part of it.
+    pub stop: Vec<u32>,
+}
+
+pub(super) fn generate<B: LowRankBackend>(
+    model: &Llama<B>,
+    frequencies: &[f32],
+    prompt: &[u32],
+    sampling: &Sampling,
+    on_token: &mut dyn FnMut(u32) -> bool,
+    device: &B::Device,
+) -> Result<Vec<u32>> {
+    if prompt.is_empty() {
+        return Err(Error::input("the prompt has no tokens").into());
+    }
+    let mut cache: Vec<Option<LayerCache<B>>> = vec![None; model.model.layers.len()];
+    let draws = Stream::new(sampling.seed, "generate").uniform(sampling.max_new_tokens, 0.5);
+    let mut ids = prompt.to_vec();
+    let mut layout = Layout::new(&Batch::one(prompt), frequencies, device);
+    let mut fresh = prompt.to_vec();
+    for draw in draws {
+        let new: Vec<i32> = fresh.iter().map(|&id| id as i32).collect();
+        let hidden = model.cached_blocks(Tensor::from_data(TensorData::from(&new[..]), device), &layout, &mut cache);
+        let last = hidden.narrow(0, fresh.len() - 1, 1);
+        let logits = to_host(model.head(last, Pass::EVAL).reshape([-1]))?;
+        let token = choose(&logits, sampling.temperature, f64::from(draw) + 0.5);
+        if sampling.stop.contains(&token) || !on_token(token) {
+            break;
+        }
+        ids.push(token);
+        layout = Layout::next_token(ids.len() - 1, frequencies, device);
+        fresh = vec![token];
+    }
+    Ok(ids.split_off(prompt.len()))
+}
+
+/// `draw` is uniform in [0, 1).
+fn choose(logits: &[f32], temperature: f64, draw: f64) -> u32 {
+    let best = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+    if temperature <= 0.0 {
+        return best as u32;
+    }
+    let weight = |logit: f32| (f64::from(logit - logits[best]) / temperature).exp();
+    let mut left = draw * logits.iter().map(|&logit| weight(logit)).sum::<f64>();
+    for (i, &logit) in logits.iter().enumerate() {
+        left -= weight(logit);
+        if left < 0.0 {
+            return i as u32;
+        }
+    }
+    best as u32
+}
+
+impl Batch {
+    /// One unpadded row without targets.
+    pub fn one(ids: &[u32]) -> Self {
+        Batch {
+            rows: 1,
+            len: ids.len(),
+            ids: ids.iter().map(|&id| id as i32).collect(),
+            targets: vec![crate::data::IGNORE; ids.len()],
+            segment: vec![1; ids.len()],
+            position: (0..ids.len() as i32).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawing_follows_the_weights() {
+        let logits = [0.0, (3.0f32).ln(), f32::NEG_INFINITY];
+        assert_eq!(choose(&logits, 0.0, 0.9), 1);
+        let drawn: Vec<u32> = [0.1, 0.24, 0.26, 0.99].map(|draw| choose(&logits, 1.0, draw)).to_vec();
+        assert_eq!(drawn, [0, 0, 1, 1]);
+    }
+}

@@ -1,0 +1,125 @@
+//! The object-safe face of a backend.
+//!
+//! Above it everything speaks plain data and is compiled once; below it everything is generic over the
+//! backend and instantiated once, in that backend's own crate, through [`Program`].
+
+mod generate;
+mod learner;
+mod program;
+mod step;
+
+pub use generate::Sampling;
+pub use program::{Plug, Program};
+
+use indexmap::IndexMap;
+pub use lowrank_kernels::DropoutKey;
+
+use crate::Result;
+use crate::adapters::{AdapterConfig, Origin, Selected};
+use crate::data::Batch;
+use crate::models::{ModelConfig, WeightSource};
+use crate::recipe::{AdamW, BaseDtype};
+use crate::tensors::HostTensors;
+
+/// A device a runtime can use.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DeviceInfo {
+    /// What `--device` accepts: `flex`, `wgpu:0`, ...
+    pub name: String,
+    /// What the driver calls it.
+    pub description: String,
+}
+
+/// Threads that the CPU backends use.
+pub fn cpu_threads() -> usize {
+    rayon::current_num_threads()
+}
+
+/// One compiled backend.
+pub trait Runtime: Sync {
+    /// `flex`, `ndarray`, `wgpu`, `cuda`.
+    fn name(&self) -> &'static str;
+    /// Devices found now; empty when a driver is missing.
+    fn devices(&self) -> Vec<DeviceInfo>;
+    /// Loads a frozen base onto device number `device`.
+    fn load(&self, device: usize, base: &BaseSpec<'_>) -> Result<Box<dyn Base>>;
+}
+
+/// A frozen base to load.
+pub struct BaseSpec<'a> {
+    pub config: &'a ModelConfig,
+    pub weights: &'a dyn WeightSource,
+    pub dtype: BaseDtype,
+}
+
+/// A frozen base on a device, shared by every learner attached to it.
+pub trait Base {
+    /// A model that shares this base, with fresh adapters and a fresh optimizer.
+    fn attach(&self, spec: &AdapterSpec<'_>) -> Result<Box<dyn Learner>>;
+    /// Bytes of the weights as stored on the device.
+    fn bytes(&self) -> u64;
+}
+
+/// What to attach.
+pub struct AdapterSpec<'a> {
+    pub adapter: &'a AdapterConfig,
+    pub origin: Origin,
+    pub optimizer: &'a AdamW,
+    pub seed: u64,
+}
+
+/// How one forward and backward is to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Micro {
+    /// The summed loss of this batch is multiplied by this before the backward pass:
+    /// 1 / (trained tokens of the whole accumulated step).
+    pub weight: f64,
+    pub dropout: Option<DropoutKey>,
+    /// Keep only the inputs of blocks and recompute the rest (Chen et al. 2016).
+    pub gradient_checkpointing: bool,
+}
+
+/// What one forward and backward gave.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MicroResult {
+    /// Summed negative log-likelihood over the trained tokens, in nats.
+    pub loss: f64,
+    pub forward_ms: f64,
+    pub backward_ms: f64,
+}
+
+/// A model on a device: evaluated, generated from and, where something trains, trained.
+pub trait Learner {
+    /// Modules that carry an adapter, in module order.
+    fn adapted(&self) -> &[Selected];
+    /// Path and shape of every parameter that trains, in module order.
+    fn trainable(&self) -> IndexMap<String, Vec<usize>>;
+
+    /// Logits of every position, `[rows × len × vocab]`, row-major.
+    fn logits(&self, batch: &Batch) -> Result<Vec<f32>>;
+    /// Summed negative log-likelihood of the trained positions, in nats.
+    fn loss(&self, batch: &Batch) -> Result<f64>;
+    /// Continues `prompt`; each new token goes to `on_token`, which ends the text by returning false.
+    fn generate(&self, prompt: &[u32], sampling: &Sampling, on_token: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>>;
+
+    /// Adds the gradients of one batch to those gathered since the last step. A non-finite loss adds nothing.
+    fn accumulate(&mut self, batch: &Batch, micro: &Micro) -> Result<MicroResult>;
+    /// Euclidean norm of all gathered gradients together, summed in module order.
+    fn grad_norm(&self) -> f64;
+    /// One optimizer step with the gathered gradients times `grad_scale`; forgets them.
+    fn step(&mut self, lr: f64, grad_scale: f64);
+    /// Forgets the gathered gradients.
+    fn discard(&mut self);
+    /// Learning rate of each parameter group when the recipe's is `lr`.
+    fn rates(&self, lr: f64) -> IndexMap<String, f64>;
+
+    /// Values of everything that trains.
+    fn export(&self) -> HostTensors;
+    /// Gathered gradients, flat, by path.
+    fn gradients(&self) -> IndexMap<String, Vec<f32>>;
+    /// Replaces values of what trains; an unknown path or another shape is an error.
+    fn import(&mut self, values: &HostTensors) -> Result<()>;
+    /// Optimizer state by path and moment.
+    fn moments(&self) -> HostTensors;
+    fn set_moments(&mut self, moments: &HostTensors) -> Result<()>;
+}

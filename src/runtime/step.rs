@@ -1,0 +1,106 @@
+//! Forward and backward of one batch.
+
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{Int, Tensor, TensorData};
+use lowrank_kernels::{LowRankBackend, cross_entropy};
+
+use super::learner::to_host;
+use super::{Micro, MicroResult};
+use crate::Result;
+use crate::data::{Batch, IGNORE};
+use crate::models::llama::Llama;
+use crate::nn::params::{GradMap, collect_grads};
+use crate::nn::{Layout, Pass};
+
+/// Summed loss `[1]` from hidden states `[n, hidden]`; only trained positions reach the head.
+pub(super) fn loss<B: LowRankBackend>(
+    model: &Llama<B>,
+    hidden: Tensor<B, 2>,
+    batch: &Batch,
+    pass: Pass,
+) -> Option<Tensor<B, 1>> {
+    let trained = || batch.targets.iter().enumerate().filter(|(_, target)| **target != IGNORE);
+    let positions: Vec<i32> = trained().map(|(i, _)| i as i32).collect();
+    let targets: Vec<i32> = trained().map(|(_, target)| *target).collect();
+    if positions.is_empty() {
+        return None;
+    }
+    let device = hidden.device();
+    let hidden = hidden.select(0, Tensor::from_data(TensorData::from(&positions[..]), &device));
+    let targets = Tensor::<B, 1, Int>::from_data(TensorData::from(&targets[..]), &device);
+    Some(cross_entropy(model.head(hidden, pass), targets))
+}
+
+/// One graph over the whole model.
+pub(super) fn plain<B: AutodiffBackend + LowRankBackend>(
+    model: &Llama<B>,
+    ids: Tensor<B, 1, Int>,
+    layout: &Layout<B>,
+    batch: &Batch,
+    micro: &Micro,
+    grads: &mut GradMap<B::InnerBackend>,
+) -> Result<MicroResult> {
+    let start = Instant::now();
+    let pass = Pass { dropout: micro.dropout };
+    let hidden = model.blocks(ids, layout, pass);
+    let Some(loss) = loss(model, hidden, batch, pass) else { return Ok(MicroResult::default()) };
+    let value = f64::from(to_host(loss.clone().inner())?[0]);
+    let forward_ms = ms(start);
+    if value.is_finite() {
+        let backward = loss.mul_scalar(micro.weight).backward();
+        collect_grads(model, "", &backward, grads);
+    }
+    Ok(MicroResult { loss: value, forward_ms, backward_ms: ms(start) - forward_ms })
+}
+
+/// Gradient checkpointing: only the inputs of blocks are kept; going back, each block runs again with a
+/// graph of its own.
+pub(super) fn recomputed<B: AutodiffBackend + LowRankBackend>(
+    model: &Llama<B>,
+    ids: Tensor<B, 1, Int>,
+    layout: &Layout<B>,
+    batch: &Batch,
+    micro: &Micro,
+    grads: &mut GradMap<B::InnerBackend>,
+) -> Result<MicroResult> {
+    let start = Instant::now();
+    let pass = Pass { dropout: micro.dropout };
+    let embedded = model.model.embed_tokens.forward(ids);
+    let mut inputs = vec![embedded.clone().inner()];
+    for block in &model.model.layers {
+        let x = Tensor::from_inner(inputs[inputs.len() - 1].clone());
+        inputs.push(block.clone().no_grad().forward(x, layout, None, pass).inner());
+    }
+    let mut x = leaf(inputs.pop().expect("starts with the embedding"));
+    let Some(loss) = loss(model, x.clone(), batch, pass) else { return Ok(MicroResult::default()) };
+    let value = f64::from(to_host(loss.clone().inner())?[0]);
+    let forward_ms = ms(start);
+    if value.is_finite() {
+        let mut backward = loss.mul_scalar(micro.weight).backward();
+        collect_grads(model, "", &backward, grads);
+        for (i, block) in model.model.layers.iter().enumerate().rev() {
+            let grad = x.grad(&backward).expect("the head depends on every block");
+            x = leaf(inputs.pop().expect("one input per block"));
+            let y = block.forward(x.clone(), layout, None, pass);
+            backward = (y * Tensor::from_inner(grad)).sum().backward();
+            collect_grads(block, &format!("model.layers.{i}"), &backward, grads);
+        }
+        if embedded.is_require_grad() || model.model.embed_tokens.adapter.is_some() {
+            let grad = x.grad(&backward).expect("every block depends on the embedding");
+            let backward = (embedded * Tensor::from_inner(grad)).sum().backward();
+            collect_grads(&model.model.embed_tokens, "model.embed_tokens", &backward, grads);
+        }
+    }
+    Ok(MicroResult { loss: value, forward_ms, backward_ms: ms(start) - forward_ms })
+}
+
+fn leaf<B: AutodiffBackend>(x: Tensor<B::InnerBackend, 2>) -> Tensor<B, 2> {
+    Tensor::from_inner(x).require_grad()
+}
+
+fn ms(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}

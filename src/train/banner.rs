@@ -1,0 +1,68 @@
+//! The first screen of a run: everything that was derived, with the numbers it came from.
+
+use super::Job;
+use crate::adapters::AdapterConfig;
+use crate::events::units::{bytes, count};
+use crate::events::Banner;
+use crate::recipe::BaseDtype;
+
+impl Job {
+    /// Lines about everything but the run directory, which does not exist yet.
+    pub fn banner(&self) -> Banner {
+        let config = &self.opened.config;
+        let recipe = match self.overrides {
+            0 => self.name.clone(),
+            1 => format!("{} (1 override)", self.name),
+            n => format!("{} ({n} overrides)", self.name),
+        };
+        let dtype = if self.recipe.model.dtype == BaseDtype::Bf16 { "bf16" } else { "f32" };
+        let frozen = if matches!(self.recipe.adapter, AdapterConfig::Full(_)) { "all trains" } else { "base frozen" };
+        let model = format!(
+            "{} · {} · {} layers · {} parameters · {dtype} · {frozen}",
+            self.recipe.model.path,
+            config.model_type,
+            config.num_hidden_layers,
+            count(self.total)
+        );
+        let share = 100.0 * self.trainable as f64 / self.total.max(1) as f64;
+        let trains = format!("{} of {} parameters ({share:.2} %)", count(self.trainable), count(self.total));
+        Banner::new()
+            .line("recipe", recipe)
+            .line("model", model)
+            .line("adapter", self.adapter_line())
+            .line("trains", trains)
+            .line("data", self.data_line())
+            .line("memory", self.memory_line())
+            .line("device", format!("{} ({})", self.target.device.name, self.target.device.description))
+    }
+
+    fn adapter_line(&self) -> String {
+        let Some(lora) = self.recipe.adapter.lora() else { return self.recipe.adapter.name().to_string() };
+        let mut kinds: Vec<&str> = self.selected.iter().filter_map(|s| s.path.rsplit('.').next()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        let modules = self.selected.len();
+        let name = self.recipe.adapter.name();
+        format!("{name} · rank {} · alpha {} · {modules} modules ({})", lora.rank, lora.alpha, kinds.join(" "))
+    }
+
+    fn data_line(&self) -> String {
+        let train = &self.splits.train.report;
+        let mut parts = vec![self.recipe.data.train.clone(), format!("{} train", count(train.used))];
+        if let Some(eval) = &self.splits.eval {
+            parts[1] += &format!(" / {} eval", count(eval.report.used));
+        }
+        parts.push(format!("{}–{} tokens", train.shortest, train.longest));
+        let dropped = [(train.dropped_long, "over-long dropped"), (train.truncated, "truncated"), (train.untrained, "without a trained token")];
+        parts.extend(dropped.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
+        parts.push(format!("{} steps", count(self.steps)));
+        parts.join(" · ")
+    }
+
+    fn memory_line(&self) -> String {
+        let m = &self.memory;
+        let [peak, base, adapter, optimizer, activations] =
+            [m.peak, m.base, m.adapter, m.optimizer, m.activations].map(bytes);
+        format!("about {peak}: weights {base} · adapter {adapter} · optimizer {optimizer} · activations {activations}")
+    }
+}

@@ -1,0 +1,173 @@
+//! From a checked job to a run on a device: fresh, or where a checkpoint left off.
+
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+
+use super::artifact::saved_values;
+use super::{Job, Options, Run};
+use crate::adapters::Origin;
+use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
+use crate::events::{Bus, Event, Jsonl, RunStarted, truncate_after};
+use crate::runtime::{AdapterSpec, Base, BaseSpec, Learner, cpu_threads};
+use crate::Result;
+
+/// A run ready to train, or what there is to say when nothing is left to do.
+pub struct Begun<'a> {
+    pub run: Option<Run<'a>>,
+    pub notes: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+impl Job {
+    /// Loads the base, attaches the adapter, makes or reopens the run directory.
+    pub fn begin(&self, options: &Options) -> Result<Begun<'_>> {
+        let hashes = self.hashes()?;
+        let Some(resume) = &options.resume else {
+            let (base, learner) = self.load()?;
+            let dir = RunDir::create(options.out.as_deref(), &self.name)?;
+            let run = self.run(dir, hashes, base, learner)?;
+            return Ok(Begun { run: Some(run), notes: Vec::new(), warnings: Vec::new() });
+        };
+        let argument = match resume {
+            Some(path) => path.clone(),
+            None => match &options.out {
+                Some(out) => out.clone(),
+                None => checkpoint::newest_run(Path::new("runs"), &self.name)?,
+            },
+        };
+        let (path, source) = checkpoint::locate(&argument);
+        let dir = RunDir::open(path)?;
+        self.resume(dir, source, hashes)
+    }
+
+    fn resume(&self, dir: RunDir, source: Source<'_>, hashes: Hashes) -> Result<Begun<'_>> {
+        let now = Conditions {
+            recipe: &self.recipe,
+            hashes: &hashes,
+            device: &self.target.device.name,
+            threads: cpu_threads(),
+            total_steps: self.steps,
+        };
+        let Resumption { start, notes, warnings } = checkpoint::resume(&dir, source, &now)?;
+        if let Start::Finished { .. } = start {
+            return Ok(Begun { run: None, notes, warnings });
+        }
+        let (base, mut learner) = self.load()?;
+        let mut state = None;
+        if let Start::From(saved) = start {
+            learner.import(&saved_values(&self.recipe.adapter, &saved.adapter_files, &dir.checkpoints())?)?;
+            learner.set_moments(&saved.moments)?;
+            state = Some(saved.state);
+        }
+        let mut run = self.run(dir, hashes, base, learner)?;
+        if let Some(state) = state {
+            run.resumed_from = state.step;
+            run.state = state;
+        }
+        Ok(Begun { run: Some(run), notes, warnings })
+    }
+
+    fn load(&self) -> Result<(Box<dyn Base>, Box<dyn Learner>)> {
+        let spec = BaseSpec {
+            config: &self.opened.config,
+            weights: self.opened.weights.as_ref(),
+            dtype: self.recipe.model.dtype,
+        };
+        let base = self.target.runtime.load(self.target.index, &spec)?;
+        let learner = base.attach(&self.adapter_spec())?;
+        Ok((base, learner))
+    }
+
+    pub(super) fn adapter_spec(&self) -> AdapterSpec<'_> {
+        AdapterSpec {
+            adapter: &self.recipe.adapter,
+            origin: Origin::Recipe,
+            optimizer: &self.recipe.optim.adamw,
+            seed: self.recipe.seed,
+        }
+    }
+
+    fn run(&self, dir: RunDir, hashes: Hashes, base: Box<dyn Base>, learner: Box<dyn Learner>) -> Result<Run<'_>> {
+        let mut info = RunInfo::new(&self.name);
+        info.versions.insert("burn".into(), "0.21.0".into());
+        info.device = self.target.device.name.clone();
+        info.threads = cpu_threads();
+        info.hashes = hashes.clone();
+        dir.write_recipe(&self.recipe.to_toml()?)?;
+        dir.write_info(&info)?;
+        let state = TrainState {
+            seed: self.recipe.seed,
+            hashes,
+            device: info.device.clone(),
+            threads: info.threads,
+            ..TrainState::default()
+        };
+        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0 })
+    }
+
+    fn hashes(&self) -> Result<Hashes> {
+        Ok(Hashes {
+            base: self.opened.base_sha256()?,
+            data: self.splits.sha256.clone(),
+            tokenizer: self.opened.tokenizer.sha256(),
+            recipe: checkpoint::fingerprint(&self.recipe)?,
+        })
+    }
+
+    /// What is worth a warning before the first step.
+    pub(super) fn warnings(&self) -> Vec<Event> {
+        let reports = [Some(&self.splits.train), self.splits.eval.as_ref()].into_iter().flatten();
+        let warnings = reports.flat_map(|dataset| &dataset.report.warnings);
+        warnings.map(|w| Event::Warning { code: w.code.to_string(), text: w.text.clone(), count: w.count }).collect()
+    }
+}
+
+impl Run<'_> {
+    /// A bus whose records go to `metrics.jsonl`; on resume, records after the checkpoint are dropped and the
+    /// clock goes on from where it was.
+    pub fn bus(&self) -> Result<Bus> {
+        let path = self.dir.metrics();
+        let mut seconds = 0.0;
+        if path.exists() {
+            truncate_after(&path, self.resumed_from)?;
+            seconds = self.state.elapsed_seconds;
+        }
+        Ok(Bus::new(&self.run_name()).starting_at(seconds).with(Jsonl::append(&path)?))
+    }
+
+    /// Last part of the run directory's path.
+    pub fn run_name(&self) -> String {
+        self.dir.path().file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned())
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().to_path_buf()
+    }
+
+    pub(super) fn started_event(&self) -> Event {
+        let job = self.job;
+        let hashes = &self.info.hashes;
+        Event::RunStarted(Box::new(RunStarted {
+            plan: serde_json::to_value(&job.recipe).unwrap_or_default(),
+            command: self.info.command.clone(),
+            versions: self.info.versions.clone(),
+            hashes: IndexMap::from([
+                ("base".to_string(), hashes.base.clone()),
+                ("data".to_string(), hashes.data.clone()),
+                ("tokenizer".to_string(), hashes.tokenizer.clone()),
+            ]),
+            params_trainable: self.learner.trainable().values().map(|shape| shape.iter().product::<usize>()).sum(),
+            params_total: job.total,
+            device: self.info.device.clone(),
+            memory: crate::events::Memory { base: self.base.bytes(), ..job.memory.clone() },
+            steps: job.steps,
+            resumed_from: self.resumed_from,
+        }))
+    }
+}
+
+/// What to type to go on with an interrupted run.
+pub fn resume_command(path: &Path, recipe: &str) -> String {
+    format!("lowrank train {recipe} --resume={}", path.display())
+}

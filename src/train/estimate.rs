@@ -1,0 +1,78 @@
+//! Memory of a run before it starts: counted where it can be, modelled where it cannot.
+
+use crate::adapters::{AdapterConfig, BiasMode, Module, ModuleKind, Selected};
+use crate::data::Splits;
+use crate::events::Memory;
+use crate::models::ModelConfig;
+use crate::recipe::{BaseDtype, Recipe};
+
+/// The program itself: code, allocator, thread stacks, tokenizer and rows.
+const PROCESS: u64 = 48 << 20;
+
+/// Parameters that train, and all parameters including adapters.
+pub fn parameters(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Selected]) -> (usize, usize) {
+    let base = base_parameters(config);
+    let Some(lora) = adapter.lora() else {
+        let trainable = if matches!(adapter, AdapterConfig::Full(_)) { base } else { 0 };
+        return (trainable, base);
+    };
+    let adapters: usize = selected.iter().map(|s| s.rank * (s.rows + s.cols)).sum();
+    let modules = Module::list(config);
+    let whole = modules.iter().filter(|module| lora.modules_to_save.iter().any(|name| module.is_named(name)));
+    let whole: usize = whole.map(|module| module.rows * module.cols + bias_of(config, module)).sum();
+    let adapted = |module: &&Module| selected.iter().any(|s| s.path == module.path);
+    let biases: usize = match lora.bias {
+        BiasMode::None => 0,
+        BiasMode::All => modules.iter().map(|module| bias_of(config, module)).sum(),
+        BiasMode::LoraOnly => modules.iter().filter(adapted).map(|module| bias_of(config, module)).sum(),
+    };
+    (adapters + whole + biases, base + adapters)
+}
+
+fn base_parameters(config: &ModelConfig) -> usize {
+    let modules = Module::list(config);
+    let own = modules.iter().filter(|module| module.kind != ModuleKind::Head || !config.tie_word_embeddings);
+    let norms = (2 * config.num_hidden_layers + 1) * config.hidden_size;
+    own.map(|module| module.rows * module.cols + bias_of(config, module)).sum::<usize>() + norms
+}
+
+fn bias_of(config: &ModelConfig, module: &Module) -> usize {
+    let biased = match module.leaf() {
+        "q_proj" | "k_proj" | "v_proj" => config.qkv_bias,
+        "o_proj" => config.o_bias,
+        "gate_proj" | "up_proj" | "down_proj" => config.mlp_bias,
+        _ => false,
+    };
+    if biased { module.rows } else { 0 }
+}
+
+/// Bytes by what holds them, at the largest batch of the training set.
+pub fn estimate(config: &ModelConfig, recipe: &Recipe, splits: &Splits, trainable: usize) -> Memory {
+    let per_weight = if recipe.model.dtype == BaseDtype::Bf16 { 2 } else { 4 };
+    let base = (base_parameters(config) * per_weight) as u64;
+    let adapter = 4 * trainable as u64;
+    let activations = activations(config, recipe, splits);
+    // Gradients live beside the parameters only between backward and step.
+    let optimizer = 2 * adapter;
+    let peak = PROCESS + base + 2 * adapter + optimizer + activations;
+    Memory { base, adapter, optimizer, activations, peak, ..Memory::default() }
+}
+
+/// What autodiff keeps between forward and backward, and the largest temporary beside it.
+fn activations(config: &ModelConfig, recipe: &Recipe, splits: &Splits) -> u64 {
+    let longest = splits.train.sequences.iter().map(|s| s.ids.len()).max().unwrap_or(1);
+    let rows = recipe.train.batch.min(splits.train.sequences.len());
+    let tokens = rows * longest;
+    let (hidden, inner, heads) = (config.hidden_size, config.intermediate_size, config.num_attention_heads);
+    let narrow = config.num_key_value_heads * config.head_dim;
+    // Floats kept per token by one block: norms and residuals, q and o, k and v with their rotations, scores, MLP.
+    let block = tokens * (8 * hidden + 5 * heads * config.head_dim + 6 * narrow + 3 * heads * longest + 6 * inner);
+    let blocks = if recipe.train.gradient_checkpointing {
+        block + config.num_hidden_layers * tokens * hidden
+    } else {
+        config.num_hidden_layers * block
+    };
+    let trained = splits.train.sequences.iter().map(|s| s.trained.iter().filter(|&&t| t).count()).max().unwrap_or(1);
+    let head = 4 * rows * trained * config.vocab_size;
+    if matches!(recipe.adapter, AdapterConfig::None(_)) { 4 * (block + head) as u64 } else { 4 * (blocks + head) as u64 }
+}

@@ -1,0 +1,96 @@
+//! Everything a run needs, checked before anything is written or put on a device.
+
+use std::path::PathBuf;
+
+use super::cursor::Cursor;
+use super::estimate;
+use crate::adapters::{AdapterConfig, Module, Origin, Selected, saved, select};
+use crate::data::{self, Splits};
+use crate::events::Memory;
+use crate::models::{self, Opened};
+use crate::recipe::{Recipe, Resolved};
+use crate::runtime::{DeviceInfo, Runtime};
+use crate::{Error, Result};
+
+/// A device to train on.
+#[derive(Clone)]
+pub struct Target {
+    pub runtime: &'static dyn Runtime,
+    /// Its index among the runtime's devices.
+    pub index: usize,
+    pub device: DeviceInfo,
+}
+
+/// How a run is started, beside its recipe.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Run directory; `runs/<date>-<recipe>` when absent.
+    pub out: Option<PathBuf>,
+    /// Go on with this run or checkpoint; with an inner `None`, with the newest run of the recipe.
+    pub resume: Option<Option<PathBuf>>,
+}
+
+/// A recipe whose model, data and targets have been found and fit together.
+pub struct Job {
+    pub recipe: Recipe,
+    /// What the user called the recipe.
+    pub name: String,
+    pub overrides: usize,
+    pub target: Target,
+    pub opened: Opened,
+    pub splits: Splits,
+    /// Modules that will carry an adapter.
+    pub selected: Vec<Selected>,
+    /// Parameters that will train, and all.
+    pub trainable: usize,
+    pub total: usize,
+    /// Optimizer steps of the whole run.
+    pub steps: usize,
+    pub memory: Memory,
+}
+
+impl Job {
+    /// Opens model and data and checks that they fit the recipe. Writes nothing.
+    pub fn prepare(resolved: &Resolved, target: &Target) -> Result<Self> {
+        let recipe = resolved.recipe.clone();
+        let opened = models::open(&recipe.model.path, &resolved.root)?;
+        let splits = data::load(&recipe.data, &opened.tokenizer, &resolved.root)?;
+        let modules = Module::list(&opened.config);
+        let selected = match recipe.adapter.lora() {
+            Some(lora) => {
+                saved(&modules, lora, Origin::Recipe)?;
+                select(&modules, lora, Origin::Recipe)?
+            }
+            None => Vec::new(),
+        };
+        if recipe.data.max_len > opened.config.max_position_embeddings {
+            return Err(Error::input("rows may be longer than the model's positions")
+                .key("data.max_len")
+                .found(recipe.data.max_len)
+                .expected(format!("at most {}", opened.config.max_position_embeddings))
+                .into());
+        }
+        let steps = steps(&recipe, splits.train.sequences.len());
+        let (trainable, total) = estimate::parameters(&opened.config, &recipe.adapter, &selected);
+        let memory = estimate::estimate(&opened.config, &recipe, &splits, trainable);
+        let (name, overrides) = (resolved.name.clone(), resolved.overrides);
+        let target = target.clone();
+        Ok(Self { recipe, name, overrides, target, opened, splits, selected, trainable, total, steps, memory })
+    }
+
+    /// Paths that data and model are resolved to have been checked; this is the base's name for the adapter's card.
+    pub fn base_name(&self) -> &str {
+        &self.recipe.model.path
+    }
+}
+
+/// `max_steps` when given, over as many epochs as that takes; else `epochs`; nothing trains with `none`.
+fn steps(recipe: &Recipe, rows: usize) -> usize {
+    let train = &recipe.train;
+    match recipe.adapter {
+        AdapterConfig::None(_) => 0,
+        _ => train
+            .max_steps
+            .unwrap_or_else(|| train.epochs * Cursor::steps_per_epoch(rows, train.batch, train.accumulate)),
+    }
+}

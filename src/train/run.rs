@@ -1,0 +1,235 @@
+//! The training loop. It knows plain data and [`Learner`], never a tensor.
+
+use std::time::{Duration, Instant};
+
+use super::cursor::Cursor;
+use super::evaluate::{Evaluation, evaluate};
+use super::{Job, peak_bytes, resident_bytes, save};
+use crate::checkpoint::{Best, RunDir, RunInfo, TrainState};
+use crate::data::{Batch, Dataset, collate};
+use crate::events::{Bus, Control, Event, Status, Step, StopKind, Verify};
+use crate::optim::schedule;
+use crate::runtime::{Base, DropoutKey, Learner, Micro, MicroResult};
+use crate::{Error, Result};
+
+/// A run that is ready to train, fresh or resumed.
+pub struct Run<'a> {
+    pub job: &'a Job,
+    pub dir: RunDir,
+    pub(super) info: RunInfo,
+    pub(super) base: Box<dyn Base>,
+    pub(super) learner: Box<dyn Learner>,
+    pub(super) state: TrainState,
+    /// Step this process started from.
+    pub(super) resumed_from: usize,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    pub status: Status,
+    pub step: usize,
+    pub seconds: f64,
+    /// First and last evaluation, when there were any.
+    pub first_eval: Option<crate::events::Eval>,
+    pub last_eval: Option<crate::events::Eval>,
+    pub verify: Option<Verify>,
+    /// Signal that interrupted it.
+    pub signal: Option<i32>,
+}
+
+/// Why the loop left.
+enum Left {
+    Done,
+    Stopped(StopKind),
+}
+
+struct Evals {
+    first: Option<crate::events::Eval>,
+    last: Option<crate::events::Eval>,
+}
+
+impl Run<'_> {
+    /// Trains to the end, or until `control` asks for a stop or the loss diverges; whatever happens, the run
+    /// directory says how it ended.
+    pub fn train(mut self, bus: &Bus, control: &Control) -> Result<Outcome> {
+        let mut evals = Evals { first: None, last: None };
+        bus.emit(self.started_event());
+        for warning in self.job.warnings() {
+            bus.emit(warning);
+        }
+        let left = self.steps(bus, control, &mut evals);
+        let (status, verify, result) = match left {
+            Ok(Left::Done) => match self.finish(bus) {
+                Ok(verify) => (Status::Finished, verify, Ok(())),
+                Err(error) => (Status::Failed, None, Err(error)),
+            },
+            Ok(Left::Stopped(kind)) => {
+                let saved = if kind == StopKind::Save { self.save(bus) } else { Ok(()) };
+                (Status::Interrupted, None, saved)
+            }
+            Err(error @ Error::Diverged { .. }) => (Status::Diverged, None, Err(error)),
+            Err(error) => (Status::Failed, None, Err(error)),
+        };
+        self.state.elapsed_seconds = bus.seconds();
+        bus.emit(Event::RunEnded { status, seconds: bus.seconds(), verify: verify.clone() });
+        self.write_info(status)?;
+        result?;
+        Ok(Outcome {
+            status,
+            step: self.state.step,
+            seconds: bus.seconds(),
+            first_eval: evals.first,
+            last_eval: evals.last,
+            verify,
+            signal: control.signal(),
+        })
+    }
+
+    fn steps(&mut self, bus: &Bus, control: &Control, evals: &mut Evals) -> Result<Left> {
+        let job = self.job;
+        let train = &job.recipe.train;
+        let mut cursor = self.cursor();
+        if self.state.step == 0 || job.steps == 0 {
+            self.evaluate(bus, control, evals)?;
+        }
+        while self.state.step < job.steps {
+            while control.paused() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            if let Some(kind) = control.stop() {
+                return Ok(Left::Stopped(kind));
+            }
+            self.one_step(&mut cursor, bus)?;
+            let step = self.state.step;
+            let due = |every: usize| every > 0 && step.is_multiple_of(every);
+            if control.take_evaluate() || due(train.eval_every) || step == job.steps {
+                self.evaluate(bus, control, evals)?;
+                bus.emit(save::norms(step, self.learner.as_ref()));
+            }
+            if control.take_save() || (due(train.save_every) && step < job.steps) {
+                self.state.elapsed_seconds = bus.seconds();
+                self.save(bus)?;
+            }
+        }
+        // A stop during the last evaluation left it out; what it would have said is worth more than the seconds.
+        match control.stop() {
+            Some(kind) if job.steps > 0 && evals.last.as_ref().is_some_and(|eval| eval.step < job.steps) => {
+                Ok(Left::Stopped(kind))
+            }
+            _ => Ok(Left::Done),
+        }
+    }
+
+    fn one_step(&mut self, cursor: &mut Cursor, bus: &Bus) -> Result<()> {
+        let start = Instant::now();
+        let optim = &self.job.recipe.optim;
+        let batches: Vec<Batch> = cursor.take(self.job.recipe.train.accumulate).iter().map(|b| self.batch(b)).collect();
+        let trained: usize = batches.iter().map(Batch::trained_tokens).sum();
+        let tokens: usize = batches.iter().map(Batch::tokens).sum();
+        let result = self.forward_backward(&batches, trained)?;
+        let optimizer = Instant::now();
+        let grad_norm = self.learner.grad_norm();
+        let lr = optim.adamw.lr * schedule::multiplier(&optim.schedule, self.state.step, self.job.steps);
+        if result.loss.is_finite() && grad_norm.is_finite() {
+            let scale = if optim.clip > 0.0 { (optim.clip / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
+            self.learner.step(lr, scale);
+            self.state.skipped_in_a_row = 0;
+        } else {
+            self.learner.discard();
+            self.state.skipped_total += 1;
+            self.state.skipped_in_a_row += 1;
+            let text = format!("step skipped: loss {}, gradient norm {grad_norm}", result.loss);
+            bus.emit(Event::Warning { code: "non_finite".into(), text, count: self.state.skipped_total });
+        }
+        self.state.step += 1;
+        (self.state.epoch, self.state.cursor) = (cursor.epoch, cursor.next);
+        self.state.tokens_seen += tokens as u64;
+        bus.emit(Event::Step(Step {
+            step: self.state.step,
+            loss: result.loss,
+            lr: self.learner.rates(lr),
+            grad_norm,
+            tokens,
+            step_ms: ms(start),
+            forward_ms: result.forward_ms,
+            backward_ms: result.backward_ms,
+            optimizer_ms: ms(optimizer),
+            skipped: self.state.skipped_total,
+            mem_bytes: resident_bytes(),
+            peak_mem_bytes: peak_bytes(),
+        }));
+        if self.state.skipped_in_a_row > self.job.recipe.train.max_skipped {
+            let what = format!("loss or gradient was not finite {} steps in a row", self.state.skipped_in_a_row);
+            return Err(Error::Diverged { step: self.state.step, what });
+        }
+        Ok(())
+    }
+
+    /// Gathers the gradients of one optimizer step; the loss is the mean over all its trained tokens.
+    fn forward_backward(&mut self, batches: &[Batch], trained: usize) -> Result<MicroResult> {
+        let recipe = &self.job.recipe;
+        let dropout = recipe.adapter.lora().is_some_and(|lora| lora.dropout > 0.0);
+        let mut sum = MicroResult::default();
+        for (micro, batch) in batches.iter().enumerate().filter(|(_, batch)| batch.trained_tokens() > 0) {
+            let key = DropoutKey { seed: recipe.seed, step: self.state.step as u64, micro: micro as u64 };
+            let result = self.learner.accumulate(
+                batch,
+                &Micro {
+                    weight: 1.0 / trained as f64,
+                    dropout: dropout.then_some(key),
+                    gradient_checkpointing: recipe.train.gradient_checkpointing,
+                },
+            )?;
+            sum.loss += result.loss / trained as f64;
+            sum.forward_ms += result.forward_ms;
+            sum.backward_ms += result.backward_ms;
+        }
+        Ok(sum)
+    }
+
+    fn evaluate(&mut self, bus: &Bus, control: &Control, evals: &mut Evals) -> Result<()> {
+        let Some(dataset) = &self.job.splits.eval else { return Ok(()) };
+        let evaluation = self.job.evaluation(dataset);
+        let Some((eval, samples)) = evaluate(self.learner.as_ref(), &evaluation, self.state.step, control)? else {
+            return Ok(());
+        };
+        bus.emit(Event::Eval(eval.clone()));
+        samples.into_iter().for_each(|sample| bus.emit(sample));
+        let better = self.state.best.is_none_or(|best| eval.loss < best.loss);
+        if better && self.state.step > 0 {
+            self.state.best = Some(Best { loss: eval.loss, step: self.state.step });
+            self.dir.save_best(&self.files()?)?;
+        }
+        evals.first.get_or_insert_with(|| eval.clone());
+        evals.last = Some(eval);
+        Ok(())
+    }
+
+    fn cursor(&self) -> Cursor {
+        let (rows, batch) = (self.job.splits.train.sequences.len(), self.job.recipe.train.batch);
+        Cursor::new(rows, batch, self.job.recipe.seed, self.state.epoch, self.state.cursor)
+    }
+
+    fn batch(&self, rows: &[usize]) -> Batch {
+        let sequences: Vec<_> = rows.iter().map(|&row| &self.job.splits.train.sequences[row]).collect();
+        collate(&sequences, self.job.opened.tokenizer.pad().unwrap_or(0))
+    }
+}
+
+impl Job {
+    /// What an evaluation of this job looks at.
+    pub fn evaluation<'a>(&'a self, dataset: &'a Dataset) -> Evaluation<'a> {
+        Evaluation {
+            dataset,
+            tokenizer: &self.opened.tokenizer,
+            batch: self.recipe.train.batch,
+            generate: self.recipe.train.eval_generate,
+            stop: &self.splits.stop,
+        }
+    }
+}
+
+fn ms(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}

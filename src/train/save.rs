@@ -1,0 +1,101 @@
+//! Checkpoints, the final adapter and its verification.
+
+use indexmap::IndexMap;
+
+use super::artifact::{files, read_back};
+use super::{Run, peak_bytes};
+use crate::Result;
+use crate::adapters::Selected;
+use crate::checkpoint::{Checkpoint, rotate};
+use crate::data::collate;
+use crate::events::{Bus, Event, ModuleNorm, Status, Verify};
+use crate::runtime::Learner;
+use crate::tensors::HostTensor;
+
+impl Run<'_> {
+    /// Commits a checkpoint of the current step and removes those that are too many.
+    pub(super) fn save(&self, bus: &Bus) -> Result<()> {
+        let checkpoint = Checkpoint {
+            state: self.state.clone(),
+            moments: self.learner.moments(),
+            adapter_files: self.files()?,
+        };
+        let path = checkpoint.save(&self.dir)?;
+        for text in rotate(&self.dir.checkpoints(), self.job.recipe.train.keep, None)? {
+            bus.emit(Event::Warning { code: "rotation".into(), text, count: 1 });
+        }
+        bus.emit(Event::Saved { step: self.state.step, path: path.display().to_string() });
+        Ok(())
+    }
+
+    /// The adapter as it is now, as the files of `final/`.
+    pub(super) fn files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        files(self.job, self.learner.export())
+    }
+
+    /// Writes `final/`, reads it back and compares its logits with the trained model's.
+    pub(super) fn finish(&self, bus: &Bus) -> Result<Option<Verify>> {
+        let files = self.files()?;
+        if files.is_empty() {
+            return Ok(None);
+        }
+        self.dir.save_final(&files)?;
+        let path = self.dir.final_dir();
+        bus.emit(Event::Saved { step: self.state.step, path: path.display().to_string() });
+        let again = read_back(self.job, self.base.as_ref(), &path)?;
+        let sequences = self.job.splits.eval.as_ref().unwrap_or(&self.job.splits.train).sequences.iter();
+        let batch = collate(&sequences.take(2).collect::<Vec<_>>(), self.job.opened.tokenizer.pad().unwrap_or(0));
+        let (trained, saved) = (self.learner.logits(&batch)?, again.logits(&batch)?);
+        let differences = trained.iter().zip(&saved).map(|(a, b)| f64::from((a - b).abs()));
+        Ok(Some(Verify { max_abs_logit_diff: differences.fold(0.0, f64::max) }))
+    }
+
+    pub(super) fn write_info(&mut self, status: Status) -> Result<()> {
+        self.info.status = status.into();
+        self.info.steps = self.state.step;
+        self.info.wall_seconds = self.state.elapsed_seconds;
+        self.info.peak_mem_bytes = peak_bytes();
+        self.dir.write_info(&self.info)
+    }
+}
+
+/// Size of each module's weight update.
+pub(super) fn norms(step: usize, learner: &dyn Learner) -> Event {
+    let values = learner.export();
+    let norm = |module: &Selected| {
+        let part = |name: &str| values.get(&format!("{}.{name}", module.path));
+        let update_norm = update_norm(part("lora_A")?, part("lora_B")?) * module.scaling;
+        Some(ModuleNorm { name: module.path.clone(), update_norm })
+    };
+    Event::Norms { step, modules: learner.adapted().iter().filter_map(norm).collect() }
+}
+
+/// Frobenius norm of B·A from the two r × r Gram matrices: ‖BA‖² = Σ (AAᵀ ⊙ BᵀB).
+fn update_norm(a: &HostTensor, b: &HostTensor) -> f64 {
+    let (r, cols) = (a.shape[0], a.shape[1]);
+    let row = |i: usize| &a.values[i * cols..(i + 1) * cols];
+    let gram = |i: usize, j: usize| -> f64 {
+        let of_a: f64 = row(i).iter().zip(row(j)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+        let of_b: f64 = b.values.chunks_exact(r).map(|row| f64::from(row[i]) * f64::from(row[j])).sum();
+        of_a * of_b
+    };
+    (0..r).flat_map(|i| (0..r).map(move |j| (i, j))).map(|(i, j)| gram(i, j)).sum::<f64>().max(0.0).sqrt()
+}
+
+/// Values by path, as [`Learner::export`] gives them.
+pub(super) type Values = IndexMap<String, HostTensor>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn update_norm_is_the_norm_of_the_product() {
+        let tensor = |shape: [usize; 2], values: &[f32]| HostTensor { shape: shape.to_vec(), values: values.to_vec() };
+        let a = tensor([2, 3], &[1.0, 2.0, 0.0, -1.0, 0.5, 3.0]);
+        let b = tensor([2, 2], &[2.0, 1.0, 0.0, -1.0]);
+        // B·A = [[1, 4.5, 3], [1, -0.5, -3]]
+        let expected = (1.0f64 + 20.25 + 9.0 + 1.0 + 0.25 + 9.0).sqrt();
+        assert!((update_norm(&a, &b) - expected).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,9 @@
+//! What a user can observe, on burn-flex.
+
+mod suite;
+
+use lowrank::runtime::Runtime;
+
+static RUNTIME: &&dyn Runtime = &lowrank_flex::RUNTIME;
+
+suite::on!(crate::RUNTIME);

@@ -1,0 +1,25 @@
+//! Tests that every backend passes: they speak to a `Runtime` and compare with numbers from PEFT.
+
+pub mod golden;
+pub mod parity;
+pub mod training;
+
+/// One `#[test]` for each check of the suite, on the runtime given.
+macro_rules! on {
+    ($runtime:expr) => {
+        $crate::suite::on!(@tests $runtime;
+            parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
+                first_gradients, bf16_base_is_close;
+            training: twenty_steps_equal_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
+                accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip);
+    };
+    (@tests $runtime:expr; $($module:ident: $($name:ident),*);*) => {
+        $(mod $module {
+            $(#[test]
+            fn $name() {
+                $crate::suite::$module::$name(*$runtime);
+            })*
+        })*
+    };
+}
+pub(crate) use on;

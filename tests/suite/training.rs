@@ -1,0 +1,153 @@
+//! Training steps against PEFT and against themselves.
+
+use lowrank::adapters::{AdapterConfig, LoraConfig};
+use lowrank::data::Batch;
+use lowrank::recipe::BaseDtype;
+use lowrank::runtime::{DropoutKey, Learner, Micro, Runtime};
+use lowrank::train::attach_saved;
+
+use super::golden::{Fixtures, assert_close, attach, e2e, load, open};
+
+fn fixtures(model: &str) -> Fixtures {
+    Fixtures::read(e2e(model).join("fixtures.safetensors"))
+}
+
+fn saved(runtime: &dyn Runtime, model: &str, adapter: &str) -> Box<dyn Learner> {
+    let opened = open(model);
+    let base = load(runtime, &opened, BaseDtype::F32);
+    attach_saved(base.as_ref(), &opened.config, &e2e(model).join("adapters").join(adapter)).unwrap().0
+}
+
+fn fresh(runtime: &dyn Runtime, config: LoraConfig) -> Box<dyn Learner> {
+    attach(load(runtime, &open("llama"), BaseDtype::F32).as_ref(), &AdapterConfig::Lora(config), 3)
+}
+
+/// Mean loss of one batch, its gradients gathered.
+fn backward(learner: &mut dyn Learner, batch: &Batch) -> f64 {
+    let trained = batch.trained_tokens() as f64;
+    learner.accumulate(batch, &Micro { weight: 1.0 / trained, ..Micro::default() }).unwrap().loss / trained
+}
+
+pub fn twenty_steps_equal_peft(runtime: &dyn Runtime) {
+    for (model, adapter) in [("llama", "lora"), ("llama", "lora_rslora_pattern"), ("llama", "lora_embed_mts"), ("qwen2", "lora")] {
+        let trace: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(e2e(model).join("trace.json")).unwrap()).unwrap();
+        let (mut learner, golden) = (saved(runtime, model, adapter), fixtures(model));
+        for (k, expected) in trace["adapters"][adapter]["trace"].as_array().unwrap().iter().enumerate() {
+            let loss = backward(learner.as_mut(), &golden.train_batch(k));
+            learner.step(1e-3, 1.0);
+            let expected = expected.as_f64().unwrap();
+            assert!((loss - expected).abs() < 1e-4 * expected, "{model} {adapter} step {k}: {loss}, PEFT {expected}");
+        }
+    }
+    let after = Fixtures::read(e2e("llama").join("adapters/lora/after20.safetensors"));
+    let (mut learner, golden) = (saved(runtime, "llama", "lora"), fixtures("llama"));
+    (0..20).for_each(|k| {
+        backward(learner.as_mut(), &golden.train_batch(k));
+        learner.step(1e-3, 1.0);
+    });
+    for (path, tensor) in learner.export() {
+        let name = format!("base_model.model.{path}.weight");
+        assert_close(&tensor.values, &after.f32(&name), 5e-4, &name);
+    }
+}
+
+pub fn checkpointed_gradients_equal_plain_ones(runtime: &dyn Runtime) {
+    let batch = fixtures("llama").train_batch(0);
+    for adapter in ["lora", "lora_embed_mts"] {
+        let gradients = |gradient_checkpointing| {
+            let mut learner = saved(runtime, "llama", adapter);
+            let micro = Micro { weight: 0.01, gradient_checkpointing, ..Micro::default() };
+            let result = learner.accumulate(&batch, &micro).unwrap();
+            (result.loss, learner.gradients())
+        };
+        let ((plain_loss, plain), (loss, recomputed)) = (gradients(false), gradients(true));
+        assert!((plain_loss - loss).abs() < 1e-3);
+        assert_eq!(plain.len(), recomputed.len());
+        plain.iter().for_each(|(path, gradient)| assert_close(gradient, &recomputed[path], 1e-5, path));
+    }
+}
+
+pub fn only_the_adapter_moves(runtime: &dyn Runtime) {
+    let golden = fixtures("llama");
+    let batch = golden.batch("input_ids", "labels");
+    let opened = open("llama");
+    let base = load(runtime, &opened, BaseDtype::F32);
+    let mut learner = attach(base.as_ref(), &AdapterConfig::Lora(LoraConfig::default()), 3);
+    // B starts at zero: the adapter adds exactly nothing, and A has no gradient yet.
+    let untouched = attach(base.as_ref(), &AdapterConfig::None(lowrank::adapters::NoneConfig {}), 0);
+    assert_eq!(learner.logits(&batch).unwrap(), untouched.logits(&batch).unwrap());
+    backward(learner.as_mut(), &golden.train_batch(0));
+    let (gradients, trainable) = (learner.gradients(), learner.trainable());
+    assert!(trainable.keys().eq(gradients.keys()), "the trainable set is what has gradients");
+    assert_eq!(trainable.len(), 2 * 7 * 2);
+    assert!(trainable.keys().all(|path| path.ends_with("lora_A") || path.ends_with("lora_B")));
+    for (path, gradient) in gradients {
+        assert_eq!(gradient.iter().all(|g| *g == 0.0), path.ends_with("lora_A"), "{path}");
+    }
+    learner.step(1e-2, 1.0);
+    backward(learner.as_mut(), &golden.train_batch(0));
+    assert!(learner.gradients().values().all(|gradient| gradient.iter().any(|g| *g != 0.0)));
+    assert_ne!(learner.logits(&batch).unwrap(), untouched.logits(&batch).unwrap());
+    // The base that both share is as it was.
+    assert_close(&untouched.logits(&batch).unwrap(), &golden.f32("base.logits"), 1e-4, "base");
+}
+
+pub fn accumulation_equals_one_big_batch(runtime: &dyn Runtime) {
+    let golden = fixtures("llama");
+    let (a, b) = (golden.train_batch(0), golden.train_batch(1));
+    let both = Batch {
+        rows: a.rows + b.rows,
+        len: a.len,
+        ids: [&a.ids[..], &b.ids].concat(),
+        targets: [&a.targets[..], &b.targets].concat(),
+        segment: [&a.segment[..], &b.segment].concat(),
+        position: [&a.position[..], &b.position].concat(),
+    };
+    let weight = 1.0 / both.trained_tokens() as f64;
+    let gradients = |batches: &[&Batch]| {
+        let mut learner = saved(runtime, "llama", "lora");
+        for batch in batches {
+            learner.accumulate(batch, &Micro { weight, ..Micro::default() }).unwrap();
+        }
+        let norm = learner.grad_norm();
+        (norm, learner.gradients())
+    };
+    let ((norm, split), (big_norm, big)) = (gradients(&[&a, &b]), gradients(&[&both]));
+    split.iter().for_each(|(path, gradient)| assert_close(gradient, &big[path], 1e-6, path));
+    let by_hand: f64 = big.values().flatten().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+    assert!((norm - big_norm).abs() < 1e-5 && (big_norm - by_hand).abs() < 1e-5 * by_hand);
+}
+
+pub fn dropout_is_counted_not_streamed(runtime: &dyn Runtime) {
+    let batch = fixtures("llama").train_batch(0);
+    let loss = |step| {
+        let mut learner = fresh(runtime, LoraConfig { dropout: 0.5, ..LoraConfig::default() });
+        // Move B away from zero, so that the mask shows.
+        backward(learner.as_mut(), &batch);
+        learner.step(0.05, 1.0);
+        let dropout = Some(DropoutKey { seed: 1, step, micro: 0 });
+        learner.accumulate(&batch, &Micro { weight: 1.0, dropout, gradient_checkpointing: false }).unwrap().loss
+    };
+    assert_eq!(loss(4).to_bits(), loss(4).to_bits());
+    assert_ne!(loss(4), loss(5));
+}
+
+pub fn moments_survive_a_round_trip(runtime: &dyn Runtime) {
+    let golden = fixtures("llama");
+    let run = |break_at: Option<usize>| {
+        let mut learner = fresh(runtime, LoraConfig::default());
+        for k in 0..4 {
+            if break_at == Some(k) {
+                let (values, moments) = (learner.export(), learner.moments());
+                learner = fresh(runtime, LoraConfig::default());
+                learner.import(&values).unwrap();
+                learner.set_moments(&moments).unwrap();
+            }
+            backward(learner.as_mut(), &golden.train_batch(k));
+            learner.step(1e-2, 0.7);
+        }
+        learner.export()
+    };
+    assert_eq!(run(None), run(Some(2)));
+}
