@@ -46,9 +46,8 @@ mod tests {
         let (m, k, n) = (5, 7, 3);
         let a: Vec<f32> = (0..m * k).map(|i| (i % 11) as f32 - 5.0).collect();
         let b: Vec<f32> = (0..k * n).map(|i| (i % 7) as f32 - 3.0).collect();
-        let expected: Vec<f32> = (0..m * n)
-            .map(|i| (0..k).map(|j| a[i / n * k + j] * b[j * n + i % n]).sum())
-            .collect();
+        let expected: Vec<f32> =
+            (0..m * n).map(|i| (0..k).map(|j| a[i / n * k + j] * b[j * n + i % n]).sum()).collect();
         assert_eq!(matmul(&a, [m, k], &b, [k, n]), expected);
     }
 
