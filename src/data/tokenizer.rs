@@ -275,14 +275,18 @@ impl Tokenizer {
             .into())
     }
 
-    /// Writes `tokenizer.json` and `tokenizer_config.json` into `dir`.
+    /// `tokenizer.json` and `tokenizer_config.json`, as names and bytes.
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let config = format!("{:#}\n", Value::Object(self.config.clone()));
+        vec![("tokenizer.json".into(), self.json.clone()), ("tokenizer_config.json".into(), config.into_bytes())]
+    }
+
+    /// Writes [`Self::files`] into `dir`.
     pub fn save(&self, dir: &Path) -> Result<()> {
-        let write = |name: &str, bytes: &[u8]| {
+        self.files().into_iter().try_for_each(|(name, bytes)| {
             let path = dir.join(name);
             std::fs::write(&path, bytes).map_err(Error::io(&path))
-        };
-        write("tokenizer.json", &self.json)?;
-        write("tokenizer_config.json", format!("{:#}\n", Value::Object(self.config.clone())).as_bytes())
+        })
     }
 }
 

@@ -96,8 +96,10 @@ fn refuse_occupied(base: &dyn WeightSource, out: &Path) -> Result<()> {
         return Err(Error::input("the merged model would overwrite its own base").file(out).into());
     }
     match std::fs::read_dir(out) {
-        Ok(mut entries) if entries.next().is_none() => Ok(()),
-        Ok(_) => Err(Error::input("the output directory is not empty").file(out).into()),
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(Error::input("the output directory is not empty").file(out).into()),
+        },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::io(out)(error)),
     }
