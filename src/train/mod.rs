@@ -16,6 +16,7 @@ mod job;
 mod resident;
 mod run;
 mod save;
+mod subject;
 
 pub use artifact::{attach_none, attach_saved, files};
 pub use begin::{Begun, resume_command};
@@ -24,3 +25,4 @@ pub use evaluate::{Evaluation, evaluate};
 pub use job::{Job, Options, Target};
 pub use resident::{peak_bytes, resident_bytes};
 pub use run::{Outcome, Run};
+pub use subject::Subject;
