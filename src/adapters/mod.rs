@@ -6,6 +6,7 @@
 mod config;
 mod inject;
 pub mod lora;
+pub mod merge;
 mod modules;
 pub mod peft;
 pub mod random;

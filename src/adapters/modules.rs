@@ -57,3 +57,47 @@ impl Module {
         self.path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 }
+
+/// The two tiny models under `tests/golden/e2e`.
+#[cfg(test)]
+pub(crate) mod tiny {
+    use crate::models::{ModelConfig, Rope, RopeScaling};
+
+    pub(crate) fn llama() -> ModelConfig {
+        ModelConfig {
+            model_type: "llama".into(),
+            vocab_size: 512,
+            hidden_size: 96,
+            intermediate_size: 256,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 24,
+            rms_norm_eps: 1e-5,
+            max_position_embeddings: 128,
+            rope: Rope { theta: 10_000.0, scaling: RopeScaling::Default },
+            tie_word_embeddings: false,
+            qkv_bias: false,
+            o_bias: false,
+            mlp_bias: false,
+            bos_token_id: Some(1),
+            eos_token_ids: vec![2],
+            pad_token_id: Some(0),
+        }
+    }
+
+    pub(crate) fn qwen2() -> ModelConfig {
+        ModelConfig {
+            model_type: "qwen2".into(),
+            hidden_size: 64,
+            intermediate_size: 160,
+            head_dim: 16,
+            rms_norm_eps: 1e-6,
+            rope: Rope { theta: 1e6, scaling: RopeScaling::Default },
+            tie_word_embeddings: true,
+            qkv_bias: true,
+            pad_token_id: None,
+            ..llama()
+        }
+    }
+}

@@ -16,6 +16,7 @@ mod flex;
 mod frozen;
 #[cfg(feature = "fusion")]
 mod fusion;
+pub mod host;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 mod ops;

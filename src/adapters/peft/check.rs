@@ -1,7 +1,8 @@
 //! Whether the tensors of an adapter file are those that its configuration promises for this model.
 
-use super::file::{AdapterTensors, HostTensor};
+use super::file::AdapterTensors;
 use super::slot::{Part, Slot};
+use crate::tensors::HostTensor;
 use crate::adapters::{LoraConfig, Module, ModuleKind, Origin, Selected, saved, select};
 use crate::error::InputError;
 use crate::{Error, Result};

@@ -116,12 +116,7 @@ impl PeftConfig {
         Ok(Self { lora, base_model_name_or_path, task_type, warnings })
     }
 
-    /// Writes the file; `all-linear` is spelled out as the paths it stands for, as PEFT does.
-    pub fn write(&self, path: &Path, modules: &[Module]) -> Result<()> {
-        let text = format!("{:#}\n", self.to_json(modules));
-        std::fs::write(path, text).map_err(Error::io(path))
-    }
-
+    /// The file's object; `all-linear` is spelled out as the paths it stands for, as PEFT does.
     pub fn to_json(&self, modules: &[Module]) -> Value {
         let lora = &self.lora;
         let targets = if lora.targets.is_all_linear() { json!(linear_paths(modules)) } else { json!(lora.targets) };

@@ -9,11 +9,11 @@ mod slot;
 use std::path::Path;
 
 pub use config::PeftConfig;
-pub use file::{AdapterTensors, HostTensor};
+pub use file::AdapterTensors;
 pub use slot::{Part, Slot};
 
 use super::Module;
-use crate::{Error, Result};
+use crate::{Error, Result, tensors};
 
 pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const TENSORS_FILE: &str = "adapter_model.safetensors";
@@ -34,8 +34,103 @@ pub fn read(dir: &Path, model_type: &str, modules: &[Module]) -> Result<(PeftCon
     Ok((config, tensors))
 }
 
-/// Writes both files into the existing directory `dir`. The same adapter always gives the same bytes.
+/// Both files as names and bytes. The same adapter always gives the same bytes.
+pub fn to_files(config: &PeftConfig, tensors: &AdapterTensors, modules: &[Module]) -> Result<Vec<(String, Vec<u8>)>> {
+    let text = format!("{:#}\n", config.to_json(modules));
+    Ok(vec![(CONFIG_FILE.into(), text.into_bytes()), (TENSORS_FILE.into(), tensors::encode(tensors)?)])
+}
+
+/// Writes both files into the existing directory `dir`.
 pub fn write(dir: &Path, config: &PeftConfig, tensors: &AdapterTensors, modules: &[Module]) -> Result<()> {
-    config.write(&dir.join(CONFIG_FILE), modules)?;
-    file::write(&dir.join(TENSORS_FILE), tensors)
+    to_files(config, tensors, modules)?.into_iter().try_for_each(|(name, bytes)| {
+        let path = dir.join(name);
+        std::fs::write(&path, bytes).map_err(Error::io(&path))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::adapters::modules::tiny;
+    use crate::adapters::{Module, ModuleKind, Origin, saved, select};
+    use crate::models::ModelConfig;
+
+    fn adapters(model: &str) -> Vec<PathBuf> {
+        let dir = format!("{}/tests/golden/e2e/{model}/adapters", env!("CARGO_MANIFEST_DIR"));
+        let mut dirs: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        dirs.retain(|dir| dir.join(TENSORS_FILE).exists());
+        dirs.sort();
+        dirs
+    }
+
+    fn models() -> [(ModelConfig, Vec<PathBuf>); 2] {
+        [(tiny::llama(), adapters("llama")), (tiny::qwen2(), adapters("qwen2"))]
+    }
+
+    /// Every key PEFT wrote is one we would write for the modules we select, and the other way round.
+    #[test]
+    fn selects_the_modules_peft_saved() {
+        for (model, dirs) in models() {
+            let modules = Module::list(&model);
+            assert!(dirs.len() >= 2);
+            for dir in dirs {
+                let (config, tensors) = read(&dir, &model.model_type, &modules).unwrap();
+                assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+                let mut expected = BTreeSet::new();
+                for module in select(&modules, &config.lora, Origin::AdapterFile).unwrap() {
+                    let parts: &[Part] = match module.kind {
+                        ModuleKind::Embedding => &[Part::EmbeddingA, Part::EmbeddingB, Part::BaseLayerWeight],
+                        _ => &[Part::LoraA, Part::LoraB],
+                    };
+                    expected.extend(parts.iter().map(|part| Slot::new(&module.path, *part).key()));
+                }
+                let whole = saved(&modules, &config.lora, Origin::AdapterFile).unwrap();
+                expected.extend(whole.iter().map(|module| Slot::new(&module.path, Part::Weight).key()));
+                assert_eq!(tensors.keys().cloned().collect::<BTreeSet<_>>(), expected, "{}", dir.display());
+            }
+        }
+    }
+
+    /// The tensor file comes out byte for byte, the configuration value for value.
+    #[test]
+    fn writes_back_what_peft_wrote() {
+        for (model, dirs) in models() {
+            let modules = Module::list(&model);
+            for dir in dirs {
+                let (config, tensors) = read(&dir, &model.model_type, &modules).unwrap();
+                let copy = tempfile::tempdir().unwrap();
+                write(copy.path(), &config, &tensors, &modules).unwrap();
+                let bytes = |dir: &Path, name| std::fs::read(dir.join(name)).unwrap();
+                assert!(bytes(&dir, TENSORS_FILE) == bytes(copy.path(), TENSORS_FILE), "{}", dir.display());
+                let json = |dir| serde_json::from_slice::<serde_json::Value>(&bytes(dir, CONFIG_FILE)).unwrap();
+                let (theirs, ours) = (json(&dir), json(copy.path()));
+                for (key, value) in ours.as_object().unwrap() {
+                    let same = *value == theirs[key] || *value == serde_json::json!([theirs[key]]);
+                    assert!(same, "{} {key}: {value} is not {}", dir.display(), theirs[key]);
+                }
+                assert_eq!(read(copy.path(), &model.model_type, &modules).unwrap(), (config, tensors));
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_methods_it_does_not_know_by_name() {
+        for (name, key) in [("dora", "use_dora"), ("vera", "VERA"), ("adalora", "ADALORA")] {
+            let path = format!("{}/tests/golden/e2e/llama/adapters/{name}", env!("CARGO_MANIFEST_DIR"));
+            let message = read(Path::new(&path), "llama", &Module::list(&tiny::llama())).unwrap_err().to_string();
+            assert!(message.contains(key) && message.contains(CONFIG_FILE), "{message}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_pickle() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(CONFIG_FILE), r#"{"peft_type": "LORA"}"#).unwrap();
+        std::fs::write(dir.path().join("adapter_model.bin"), "").unwrap();
+        let error = read(dir.path(), "llama", &Module::list(&tiny::llama())).unwrap_err();
+        assert!(error.to_string().contains("pickle"), "{error}");
+    }
 }

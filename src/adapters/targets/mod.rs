@@ -101,3 +101,128 @@ impl Targets {
         matches!(self, Targets::Pattern(pattern) if pattern.eq_ignore_ascii_case("all-linear"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::modules::tiny;
+
+    fn names(names: &[&str]) -> Targets {
+        Targets::Names(names.iter().map(ToString::to_string).collect())
+    }
+
+    fn strings(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    fn paths(config: &LoraConfig) -> Vec<String> {
+        let modules = Module::list(&tiny::llama());
+        select(&modules, config, Origin::Recipe).unwrap().into_iter().map(|module| module.path).collect()
+    }
+
+    fn refusal(config: &LoraConfig, origin: Origin) -> String {
+        select(&Module::list(&tiny::llama()), config, origin).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn all_linear_is_every_linear_layer_but_the_head() {
+        let paths = paths(&LoraConfig::default());
+        assert_eq!(paths.len(), 14);
+        assert!(paths.iter().all(|path| path.starts_with("model.layers.")));
+        assert_eq!(paths, linear_paths(&Module::list(&tiny::llama())));
+    }
+
+    #[test]
+    fn a_name_ends_the_path_at_a_dot() {
+        let config = LoraConfig { targets: names(&["q_proj", "lm_head"]), ..Default::default() };
+        assert_eq!(paths(&config), ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "lm_head"]);
+        let config = LoraConfig { targets: names(&["proj"]), ..Default::default() };
+        assert!(refusal(&config, Origin::Recipe).contains("no module has this name"));
+    }
+
+    #[test]
+    fn a_pattern_covers_the_whole_path() {
+        let config = LoraConfig { targets: Targets::Pattern(r".*\.1\..*(q|v)_proj".into()), ..Default::default() };
+        assert_eq!(paths(&config), ["model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.v_proj"]);
+        let config = LoraConfig { targets: Targets::Pattern("q_proj".into()), ..Default::default() };
+        assert!(refusal(&config, Origin::Recipe).contains("no module of the model matches"));
+    }
+
+    #[test]
+    fn exclusion_and_whole_modules_come_first() {
+        let config = LoraConfig {
+            targets: names(&["q_proj", "v_proj", "down_proj"]),
+            exclude: Targets::Pattern(r".*\.0\.mlp\..*".into()),
+            modules_to_save: strings(&["v_proj"]),
+            ..Default::default()
+        };
+        let expected =
+            ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.down_proj"];
+        assert_eq!(paths(&config), expected);
+        let config = LoraConfig { exclude: names(&["q_proj"]), targets: names(&["q_proj"]), ..Default::default() };
+        assert!(refusal(&config, Origin::Recipe).contains("excluded or saved whole"));
+    }
+
+    #[test]
+    fn layer_indices_bind_suffixes_but_not_full_paths() {
+        let whole = "model.layers.0.self_attn.v_proj";
+        for layers_pattern in [strings(&[]), strings(&["layers"]), strings(&["h", "layers"])] {
+            let config = LoraConfig {
+                targets: names(&["q_proj", whole]),
+                layers: vec![1],
+                layers_pattern,
+                ..Default::default()
+            };
+            assert_eq!(paths(&config), [whole, "model.layers.1.self_attn.q_proj"]);
+        }
+        let config = LoraConfig { layers: vec![1], ..Default::default() };
+        assert!(refusal(&config, Origin::Recipe).contains("list of module names"));
+        let config = LoraConfig { targets: names(&["q_proj"]), layers: vec![7], ..Default::default() };
+        assert!(refusal(&config, Origin::Recipe).contains("found 7; expected 0 to 1"));
+        let config = LoraConfig { layers_pattern: strings(&["layers"]), ..Default::default() };
+        assert!(refusal(&config, Origin::Recipe).contains("layers_pattern"));
+    }
+
+    #[test]
+    fn the_first_matching_pattern_sets_rank_alpha_and_scaling() {
+        let config = LoraConfig {
+            rank: 4,
+            alpha: 8.0,
+            rslora: true,
+            targets: names(&["q_proj", "v_proj"]),
+            rank_pattern: [(r"layers\.1\.self_attn\.v_proj".to_string(), 9), ("q_proj|v_proj".to_string(), 2)].into(),
+            alpha_pattern: [("v_proj".to_string(), 12.0)].into(),
+            ..Default::default()
+        };
+        let selected = select(&Module::list(&tiny::llama()), &config, Origin::Recipe).unwrap();
+        let found: Vec<_> = selected.iter().map(|module| (module.rank, module.alpha, module.scaling)).collect();
+        let root = 2f64.sqrt();
+        assert_eq!(found, [(2, 8.0, 8.0 / root), (2, 12.0, 12.0 / root), (2, 8.0, 8.0 / root), (9, 12.0, 4.0)]);
+        let shadowed = [("v_proj".to_string(), 2), (r"1\.self_attn\.v_proj".to_string(), 9)].into();
+        let config = LoraConfig { rank_pattern: shadowed, ..config };
+        assert!(refusal(&config, Origin::Recipe).contains("rank_pattern"));
+        let config = LoraConfig { rank_pattern: [("v_proj".to_string(), 0)].into(), ..config };
+        assert!(refusal(&config, Origin::AdapterFile).contains("rank"));
+    }
+
+    #[test]
+    fn a_recipe_must_name_what_exists_and_a_file_may_not() {
+        let config = LoraConfig {
+            targets: names(&["q_proj", "qproj"]),
+            exclude: names(&["lm_haed"]),
+            rank_pattern: [("k_proj".to_string(), 2)].into(),
+            ..Default::default()
+        };
+        let message = refusal(&config, Origin::Recipe);
+        for part in ["key targets", "the model has q_proj", "key exclude", "lm_head", "key rank_pattern"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        let modules = Module::list(&tiny::llama());
+        assert_eq!(select(&modules, &config, Origin::AdapterFile).unwrap().len(), 2);
+        let config = LoraConfig { targets: names(&["c_attn"]), ..Default::default() };
+        assert!(refusal(&config, Origin::AdapterFile).contains("key target_modules"));
+        let config = LoraConfig { modules_to_save: strings(&["score"]), ..Default::default() };
+        assert!(saved(&modules, &config, Origin::Recipe).is_err());
+        assert!(saved(&modules, &config, Origin::AdapterFile).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,134 @@
+//! Folding an adapter into the weights under it: a plain Hugging Face model comes out.
+//!
+//! Tensor by tensor W + s·B·A in f32, cast once, written straight to the file: no more than one
+//! tensor of the base is in memory. For embeddings it is W + s·(B·A)ᵀ.
+
+mod dtype;
+mod output;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use lowrank_kernels::host::matmul;
+
+pub use self::dtype::OutDtype;
+use self::output::{Output, Values};
+use self::writer::Writer;
+use super::Module;
+use super::peft::{AdapterTensors, PeftConfig};
+use crate::models::{ModelConfig, WeightSource};
+use crate::{Error, Result};
+
+/// Rows of a weight that are merged and written at a time.
+const ROWS: usize = 1024;
+
+/// What a merge did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MergeReport {
+    /// Tensors written, and how many of them differ from the base.
+    pub tensors: usize,
+    pub changed: usize,
+    /// The head no longer shares the embedding's weight, because only one of them was adapted.
+    pub untied: bool,
+    /// The largest change that the cast made to a value, and where; 0 for f32.
+    pub rounding: f32,
+    pub rounding_tensor: String,
+}
+
+/// Writes `base` with `adapter` folded in to the new directory `out`: `config.json` and
+/// `model.safetensors`. Tokenizer files are the caller's. `progress` hears of tensors done and in all.
+///
+/// # Errors
+/// If `out` is the base or holds anything, if a tensor of the adapter has no place in the base, or
+/// if a merged value is not finite in `dtype`. Nothing is left at `out` then.
+pub fn merge(
+    base: &dyn WeightSource,
+    config: &ModelConfig,
+    adapter: &(PeftConfig, AdapterTensors),
+    dtype: OutDtype,
+    out: &Path,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<MergeReport> {
+    refuse_occupied(base, out)?;
+    let (peft, tensors) = adapter;
+    let plan = output::plan(base, config, &Module::list(config), &peft.lora, tensors)?;
+    let staging = Staging::create(out)?;
+    let mut writer = Writer::create(&staging.path.join("model.safetensors"), dtype, &plan.outputs)?;
+    let mut report = MergeReport { tensors: plan.outputs.len(), untied: plan.untied, ..MergeReport::default() };
+    for (done, output) in plan.outputs.iter().enumerate() {
+        progress(done, plan.outputs.len());
+        report.changed += usize::from(output.is_changed());
+        let rounding = write(base, output, &mut writer)?;
+        if rounding > report.rounding {
+            (report.rounding, report.rounding_tensor) = (rounding, output.name.clone());
+        }
+    }
+    writer.finish()?;
+    progress(plan.outputs.len(), plan.outputs.len());
+    let config = ModelConfig { tie_word_embeddings: config.tie_word_embeddings && !plan.untied, ..config.clone() };
+    let path = staging.path.join("config.json");
+    std::fs::write(&path, format!("{:#}\n", config.to_json(dtype.torch_name()))).map_err(Error::io(&path))?;
+    staging.publish(out)?;
+    Ok(report)
+}
+
+/// Merges one tensor, some rows at a time, and returns the largest rounding difference.
+fn write(base: &dyn WeightSource, output: &Output, writer: &mut Writer) -> Result<f32> {
+    let mut values = match &output.values {
+        Values::Base(name) => base.read(name)?,
+        Values::Adapter(tensor) => tensor.values.clone(),
+    };
+    let Some(update) = &output.update else { return writer.write(&output.name, &values) };
+    let (rank, cols) = (update.rank, update.cols);
+    let mut rounding = 0f32;
+    for (rows, left) in values.chunks_mut(ROWS * cols).zip(update.left.chunks(ROWS * rank)) {
+        let product = matmul(left, [left.len() / rank, rank], &update.right, [rank, cols]);
+        rows.iter_mut().zip(product).for_each(|(value, product)| *value += update.scaling * product);
+        rounding = rounding.max(writer.write(&output.name, rows)?);
+    }
+    Ok(rounding)
+}
+
+fn refuse_occupied(base: &dyn WeightSource, out: &Path) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().ok();
+    let source = real(base.path());
+    if source.is_some() && (source == real(out) || source.as_deref().and_then(Path::parent) == real(out).as_deref()) {
+        return Err(Error::input("the merged model would overwrite its own base").file(out).into());
+    }
+    match std::fs::read_dir(out) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(Error::input("the output directory is not empty").file(out).into()),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io(out)(error)),
+    }
+}
+
+/// A directory beside its final place, removed unless it is published.
+struct Staging {
+    path: PathBuf,
+}
+
+impl Staging {
+    fn create(out: &Path) -> Result<Self> {
+        let name = out.file_name().ok_or_else(|| Error::input("not a directory name").file(out))?;
+        let path = out.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+        std::fs::create_dir_all(&path).map_err(Error::io(&path))?;
+        Ok(Self { path })
+    }
+
+    fn publish(self, out: &Path) -> Result<()> {
+        if out.exists() {
+            std::fs::remove_dir(out).map_err(Error::io(out))?;
+        }
+        std::fs::rename(&self.path, out).map_err(Error::io(out))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Gone already if it was published.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}

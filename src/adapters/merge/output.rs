@@ -1,0 +1,145 @@
+//! Which tensors a merged model has, and what each is made of.
+
+use std::collections::HashSet;
+
+use crate::adapters::peft::{AdapterTensors, Part, Slot};
+use crate::adapters::{LoraConfig, Module, ModuleKind, Origin, Selected, select};
+use crate::models::{ModelConfig, WeightSource};
+use crate::tensors::HostTensor;
+use crate::{Error, Result};
+
+pub(super) struct Plan<'a> {
+    /// In the order of the file.
+    pub outputs: Vec<Output<'a>>,
+    pub untied: bool,
+}
+
+/// One tensor of the merged model.
+pub(super) struct Output<'a> {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub values: Values<'a>,
+    pub update: Option<Update>,
+}
+
+/// Where the values before the update come from.
+pub(super) enum Values<'a> {
+    Base(String),
+    Adapter(&'a HostTensor),
+}
+
+/// scaling · left `[rows, rank]` · right `[rank, cols]`
+pub(super) struct Update {
+    pub left: Vec<f32>,
+    pub right: Vec<f32>,
+    pub rank: usize,
+    pub cols: usize,
+    pub scaling: f32,
+}
+
+impl Output<'_> {
+    pub fn is_changed(&self) -> bool {
+        self.update.is_some() || matches!(self.values, Values::Adapter(_))
+    }
+}
+
+/// The tensors of `base` with everything in `tensors` put in its place.
+pub(super) fn plan<'a>(
+    base: &dyn WeightSource,
+    config: &ModelConfig,
+    modules: &[Module],
+    lora: &LoraConfig,
+    tensors: &'a AdapterTensors,
+) -> Result<Plan<'a>> {
+    let adapted = select(modules, lora, Origin::AdapterFile)?;
+    let mut planner = Planner { base, tensors, adapted: &adapted, used: HashSet::new() };
+    let path = |wanted| modules.iter().find(|module| module.kind == wanted).map(|module| module.path.as_str());
+    let head = path(ModuleKind::Head).filter(|_| config.tie_word_embeddings);
+    let embedding = path(ModuleKind::Embedding);
+    let head_weight = head.map(|head| format!("{head}.weight"));
+    let mut outputs = Vec::new();
+    for name in base.names().into_iter().filter(|name| Some(name) != head_weight.as_ref()) {
+        outputs.push(planner.output(&name, &name)?);
+    }
+    let mut untied = false;
+    if let (Some(head), Some(embedding)) = (head, embedding) {
+        untied =
+            tensors.keys().filter_map(|key| Slot::parse(key)).any(|slot| slot.path == head || slot.path == embedding);
+        if untied {
+            let mut output = planner.output(&format!("{head}.weight"), &format!("{embedding}.weight"))?;
+            let shared = tensors.get(&Slot::new(embedding, Part::BaseLayerWeight).key());
+            if let (Values::Base(_), Some(shared)) = (&output.values, shared) {
+                output.values = Values::Adapter(shared);
+            }
+            outputs.push(output);
+        }
+    }
+    let homeless: Vec<_> =
+        tensors.keys().filter(|key| !planner.used.contains(*key)).map(String::as_str).take(10).collect();
+    if !homeless.is_empty() {
+        let problem = Error::input("the base has no place for tensors of the adapter").file(base.path());
+        return Err(problem.found(homeless.join(", ")).into());
+    }
+    outputs.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Plan { outputs, untied })
+}
+
+struct Planner<'a, 'b> {
+    base: &'b dyn WeightSource,
+    tensors: &'a AdapterTensors,
+    adapted: &'b [Selected],
+    /// Tensors of the adapter that have found their place.
+    used: HashSet<String>,
+}
+
+impl<'a> Planner<'a, '_> {
+    /// The tensor `name`, whose frozen values are the base's `source`.
+    fn output(&mut self, name: &str, source: &str) -> Result<Output<'a>> {
+        let shape =
+            self.base.shape(source).ok_or_else(|| Error::input("missing").file(self.base.path()).tensor(source))?;
+        let (path, parts) = match name.rsplit_once('.') {
+            Some((path, "weight")) => (path, &[Part::Weight, Part::BaseLayerWeight][..]),
+            Some((path, "bias")) => (path, &[Part::Bias, Part::BaseLayerBias][..]),
+            _ => (name, &[][..]),
+        };
+        let replacement = parts.iter().find_map(|part| self.take(path, *part));
+        let values = replacement.map_or_else(|| Values::Base(source.to_string()), Values::Adapter);
+        let adapter = self.adapted.iter().find(|adapter| adapter.path == path && name.ends_with(".weight"));
+        let update = adapter.map(|adapter| self.update(adapter)).transpose()?;
+        let rows_and_cols = adapter.map(|adapter| vec![adapter.rows, adapter.cols]);
+        let expected =
+            replacement.map(|tensor| tensor.shape.clone()).or(rows_and_cols).unwrap_or_else(|| shape.clone());
+        if shape != expected {
+            let problem = Error::input("the adapter does not fit the base").file(self.base.path()).tensor(name);
+            return Err(problem.found(format!("{shape:?}")).expected(format!("{expected:?}")).into());
+        }
+        Ok(Output { name: name.to_string(), shape, values, update })
+    }
+
+    fn update(&mut self, adapter: &Selected) -> Result<Update> {
+        let Selected { path, kind, rank, cols, scaling, .. } = adapter;
+        let embedding = *kind == ModuleKind::Embedding;
+        let parts = if embedding { [Part::EmbeddingA, Part::EmbeddingB] } else { [Part::LoraA, Part::LoraB] };
+        let mut factor = |part| {
+            let key = Slot::new(path, part).key();
+            self.take(path, part).ok_or_else(|| Error::from(Error::input("missing from the adapter").tensor(key)))
+        };
+        let (a, b) = (factor(parts[0])?, factor(parts[1])?);
+        let (left, right) =
+            if embedding { (transposed(a), transposed(b)) } else { (b.values.clone(), a.values.clone()) };
+        Ok(Update { left, right, rank: *rank, cols: *cols, scaling: *scaling as f32 })
+    }
+
+    fn take(&mut self, path: &str, part: Part) -> Option<&'a HostTensor> {
+        let key = Slot::new(path, part).key();
+        let tensor = self.tensors.get(&key)?;
+        self.used.insert(key);
+        Some(tensor)
+    }
+}
+
+/// Values of a matrix, columns first.
+fn transposed(matrix: &HostTensor) -> Vec<f32> {
+    let cols = matrix.shape.last().copied().unwrap_or(0);
+    (0..cols).flat_map(|col| matrix.values.iter().skip(col).step_by(cols)).copied().collect()
+}
