@@ -2,9 +2,9 @@
 
 use super::file::AdapterTensors;
 use super::slot::{Part, Slot};
-use crate::tensors::HostTensor;
 use crate::adapters::{LoraConfig, Module, ModuleKind, Origin, Selected, saved, select};
 use crate::error::InputError;
+use crate::tensors::HostTensor;
 use crate::{Error, Result};
 
 /// Names listed in an error before it says how many more there are.
