@@ -9,11 +9,11 @@ mod slot;
 use std::path::Path;
 
 pub use config::PeftConfig;
-pub use file::{AdapterTensors, HostTensor};
+pub use file::AdapterTensors;
 pub use slot::{Part, Slot};
 
 use super::Module;
-use crate::{Error, Result};
+use crate::{Error, Result, tensors};
 
 pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const TENSORS_FILE: &str = "adapter_model.safetensors";
@@ -34,10 +34,18 @@ pub fn read(dir: &Path, model_type: &str, modules: &[Module]) -> Result<(PeftCon
     Ok((config, tensors))
 }
 
-/// Writes both files into the existing directory `dir`. The same adapter always gives the same bytes.
+/// Both files as names and bytes. The same adapter always gives the same bytes.
+pub fn to_files(config: &PeftConfig, tensors: &AdapterTensors, modules: &[Module]) -> Result<Vec<(String, Vec<u8>)>> {
+    let text = format!("{:#}\n", config.to_json(modules));
+    Ok(vec![(CONFIG_FILE.into(), text.into_bytes()), (TENSORS_FILE.into(), tensors::encode(tensors)?)])
+}
+
+/// Writes both files into the existing directory `dir`.
 pub fn write(dir: &Path, config: &PeftConfig, tensors: &AdapterTensors, modules: &[Module]) -> Result<()> {
-    config.write(&dir.join(CONFIG_FILE), modules)?;
-    file::write(&dir.join(TENSORS_FILE), tensors)
+    to_files(config, tensors, modules)?.into_iter().try_for_each(|(name, bytes)| {
+        let path = dir.join(name);
+        std::fs::write(&path, bytes).map_err(Error::io(&path))
+    })
 }
 
 #[cfg(test)]
@@ -53,7 +61,7 @@ mod tests {
     fn adapters(model: &str) -> Vec<PathBuf> {
         let dir = format!("{}/tests/golden/e2e/{model}/adapters", env!("CARGO_MANIFEST_DIR"));
         let mut dirs: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-        dirs.retain(|dir| dir.join(TENSORS_FILE).exists());
+        dirs.retain(|dir| dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("lora")));
         dirs.sort();
         dirs
     }
