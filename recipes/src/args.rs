@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
-use lowrank_cli::report_error::Color;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Parser, Subcommand};
+use lowrank::events::{Color, Format};
 
 use crate::commands::*;
 
@@ -60,10 +61,10 @@ pub enum Command {
 #[command(next_help_heading = "Output")]
 pub struct Output {
     /// Form of what goes to stdout
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    #[arg(long, global = true, default_value = "text", value_name = "FORM", value_parser = one_of(&FORMATS))]
     pub format: Format,
-    /// Colour on stderr
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    /// Colour; `auto` means on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, default_value = "auto", value_name = "WHEN", value_parser = one_of(&COLORS))]
     pub color: Color,
     /// Say more; twice for everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -73,11 +74,13 @@ pub struct Output {
     pub quiet: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    #[default]
-    Text,
-    Json,
+const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];
+const COLORS: [(&str, Color); 3] = [("auto", Color::Auto), ("always", Color::Always), ("never", Color::Never)];
+
+/// The value that one of these words stands for.
+fn one_of<T: Copy + Send + Sync>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T> {
+    let words = PossibleValuesParser::new(choices.iter().map(|(word, _)| *word));
+    words.try_map(|given| choices.iter().find(|(word, _)| *word == given).map(|(_, value)| *value).ok_or("unknown"))
 }
 
 /// Where to compute.

@@ -2,6 +2,7 @@
 
 use lowrank::recipe::nearest;
 use lowrank::runtime::{DeviceInfo, Runtime};
+use lowrank::train::Target;
 use lowrank::{Error, Result};
 
 /// Every backend there is a plug for; each is also the name of its cargo feature.
@@ -25,22 +26,13 @@ pub fn runtimes() -> Vec<&'static dyn Runtime> {
     ]
 }
 
-/// A device of a backend that is compiled in.
-#[derive(Clone)]
-pub struct Chosen {
-    pub runtime: &'static dyn Runtime,
-    /// Its number among the runtime's devices.
-    pub index: usize,
-    pub device: DeviceInfo,
-}
-
 /// What `--device` means: `auto`, `cpu`, a backend, or `backend:n`.
 /// A backend that is not compiled in, or has no such device, is an input error.
-pub fn pick(wanted: &str) -> Result<Chosen> {
+pub fn pick(wanted: &str) -> Result<Target> {
     let runtimes = runtimes();
     let backends: Vec<Backend> = runtimes.iter().map(|&runtime| Backend::of(runtime)).collect();
     let (backend, index, device) = choose(&backends, wanted)?;
-    Ok(Chosen { runtime: runtimes[backend], index, device })
+    Ok(Target { runtime: runtimes[backend], index, device })
 }
 
 /// A compiled backend and the way to ask for its devices, which may wake a driver.

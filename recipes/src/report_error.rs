@@ -1,45 +1,22 @@
 //! How an error looks: what is wrong first, then the place in its source, then what to do.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use lowrank::Error;
 use lowrank::error::InputError;
+use lowrank::events::Color;
 
 use crate::stdout;
-
-/// When to use colour on stderr.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Color {
-    /// On a terminal, unless NO_COLOR is set.
-    #[default]
-    Auto,
-    Always,
-    Never,
-}
-
-impl Color {
-    /// Whether to colour what goes to `stream`.
-    pub fn on(self, stream: &impl IsTerminal) -> bool {
-        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        match self {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => {
-                stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-            }
-        }
-    }
-}
 
 /// Writes the error to stderr and returns the exit code that goes with it.
 pub fn report(error: &Error, color: Color) -> ExitCode {
     if stdout::is_closed(error) {
         return ExitCode::SUCCESS;
     }
-    let text = render(error, color.on(&std::io::stderr()));
+    let text = render(error, color.enabled());
     // Nobody is left to tell when stderr is closed too.
     let _ = writeln!(std::io::stderr(), "{text}");
     ExitCode::from(error.exit_code())
@@ -47,7 +24,7 @@ pub fn report(error: &Error, color: Color) -> ExitCode {
 
 /// A warning that stops nothing.
 pub fn warn(problem: &InputError, color: Color) {
-    let text = render_one(problem, Level::WARNING, &renderer(color.on(&std::io::stderr())));
+    let text = render_one(problem, Level::WARNING, &renderer(color.enabled()));
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
@@ -75,18 +52,20 @@ fn renderer(colored: bool) -> Renderer {
 }
 
 fn render_one<'a>(problem: &'a InputError, level: Level<'a>, renderer: &Renderer) -> String {
-    let mut groups = vec![match (&problem.text, &problem.span) {
+    let group = match (&problem.text, &problem.span) {
         (Some(text), Some(span)) => {
             let mark = AnnotationKind::Primary.span(span.clone()).label(label(problem));
             let snippet = Snippet::source(text).path(origin(problem)).annotation(mark);
             level.primary_title(&*problem.what).element(snippet)
         }
         _ => Group::with_title(level.primary_title(InputError { hint: None, ..problem.clone() }.to_string())),
-    }];
+    };
+    let mut text = renderer.render(&[group]);
     if let Some(hint) = &problem.hint {
-        groups.push(Group::with_title(Level::HELP.with_name("hint").secondary_title(&**hint)));
+        let group = Group::with_title(Level::HELP.with_name("hint").primary_title(&**hint));
+        text += &format!("\n{}", renderer.render(&[group]));
     }
-    renderer.render(&groups)
+    text
 }
 
 fn origin(problem: &InputError) -> String {

@@ -42,7 +42,8 @@ pub(super) fn discard(fs: &dyn Fs, target: &Path) -> Result<()> {
     fs.rename(target, &doomed).and_then(|()| fs.remove(&doomed)).map_err(Error::io(target))
 }
 
-/// Settles every interrupted commit in `directory`. Only the holder of the run's lock may call this.
+/// Settles every interrupted commit in a directory that holds nothing but what is committed here. Only the holder
+/// of the run's lock may call this.
 pub(super) fn sweep(fs: &dyn Fs, directory: &Path) -> Result<()> {
     for entry in directory.read_dir().map_err(Error::io(directory))? {
         let name = entry.map_err(Error::io(directory))?.file_name();
@@ -75,7 +76,7 @@ fn publish(fs: &dyn Fs, target: &Path) -> Result<()> {
 }
 
 /// Ends an interrupted replacement: backwards while `target` is missing, forwards once it is there.
-fn settle(fs: &dyn Fs, target: &Path) -> Result<()> {
+pub(super) fn settle(fs: &dyn Fs, target: &Path) -> Result<()> {
     let (staging, previous) = (beside(target, ".tmp"), beside(target, ".old"));
     if exists(&previous) {
         if !exists(target) {
@@ -155,6 +156,9 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let target = parent.path().join("final");
         commit(&Disk, &target, &files("old")).unwrap();
+        // What an earlier commit could not clean up is no obstacle.
+        std::fs::create_dir_all(parent.path().join(".final.tmp/c")).unwrap();
+        std::fs::create_dir_all(parent.path().join(".final.old/c")).unwrap();
         commit(&Disk, &target, &files("new")).unwrap();
         assert_eq!(read(&target).as_deref(), Some("new"));
         assert_eq!(parent.path().read_dir().unwrap().count(), 1);
@@ -166,11 +170,11 @@ mod tests {
             for at in 0.. {
                 let parent = tempfile::tempdir().unwrap();
                 let target = parent.path().join("best");
-                commit(&Disk, &target, &files("old")).unwrap();
+                commit(&FaultFs::sound(), &target, &files("old")).unwrap();
                 let fs = FaultFs::new(fault, at);
                 let outcome = commit(&fs, &target, &files("new"));
                 fs.shut_down();
-                sweep(&Disk, parent.path()).unwrap();
+                sweep(&FaultFs::sound(), parent.path()).unwrap();
                 let found = read(&target).unwrap_or_else(|| panic!("nothing is left after {fault:?} at call {at}"));
                 assert!(found == "new" || outcome.is_err(), "{fault:?} at call {at} lost a committed directory");
                 assert_eq!(parent.path().read_dir().unwrap().count(), 1);
@@ -182,16 +186,34 @@ mod tests {
     }
 
     #[test]
+    fn a_power_loss_while_recovering_from_a_kill_settles_too() {
+        for fault in [Fault::PowerLoss, Fault::ReorderedLoss] {
+            for (killed_at, lost_at) in (0..12).flat_map(|killed_at| (0..6).map(move |lost_at| (killed_at, lost_at))) {
+                let parent = tempfile::tempdir().unwrap();
+                let target = parent.path().join("best");
+                commit(&FaultFs::sound(), &target, &files("old")).unwrap();
+                let mut fs = FaultFs::new(Fault::Kill, killed_at);
+                let _ = commit(&fs, &target, &files("new"));
+                fs.restart(fault, lost_at);
+                let _ = sweep(&fs, parent.path());
+                fs.shut_down();
+                sweep(&FaultFs::sound(), parent.path()).unwrap();
+                assert!(read(&target).is_some(), "nothing is left after a kill at {killed_at}, {fault:?} at {lost_at}");
+            }
+        }
+    }
+
+    #[test]
     fn every_interruption_of_a_file_replacement_leaves_old_or_new() {
         for fault in Fault::ALL {
             for at in 0.. {
                 let parent = tempfile::tempdir().unwrap();
                 let path = parent.path().join("run.json");
-                write_file(&Disk, &path, b"old").unwrap();
+                write_file(&FaultFs::sound(), &path, b"old").unwrap();
                 let fs = FaultFs::new(fault, at);
                 let outcome = write_file(&fs, &path, b"new");
                 fs.shut_down();
-                sweep(&Disk, parent.path()).unwrap();
+                sweep(&FaultFs::sound(), parent.path()).unwrap();
                 let found = std::fs::read_to_string(&path).unwrap();
                 assert!(found == "new" || (found == "old" && outcome.is_err()), "{found} after {fault:?} at call {at}");
                 assert_eq!(parent.path().read_dir().unwrap().count(), 1);

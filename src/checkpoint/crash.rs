@@ -67,7 +67,7 @@ fn old_or_new_survives(old: &Checkpoint, new: &Checkpoint) {
             let parent = tempfile::tempdir().unwrap();
             let root = parent.path().join("run");
             let run = RunDir::create(Some(&root), "test").unwrap();
-            old.save(&run).unwrap();
+            old.save_as(&FaultFs::sound(), &run.checkpoint(old.state.step), 0).unwrap();
             let fs = FaultFs::new(fault, at);
             let outcome = new.save_as(&fs, &run.checkpoint(new.state.step), 1);
             fs.shut_down();
@@ -114,7 +114,7 @@ fn a_process_killed_at_any_moment_can_be_resumed() {
         assert!(step >= last, "went back from step {last} to {step}");
         last = step;
     }
-    assert!(last > 12, "the child processes hardly saved anything");
+    assert!(last >= 12, "each child process saves at least one step before it is killed");
 }
 
 /// Body of the child process above: saves each step twice, rotating in between.

@@ -90,7 +90,7 @@ pub fn newest(checkpoints: &Path) -> Result<Newest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Disk;
+    use crate::checkpoint::fault::FaultFs;
     use crate::checkpoint::store::tests::sample;
     use std::fs;
 
@@ -99,7 +99,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for (generation, &step) in steps.iter().enumerate() {
             let path = directory.path().join(format!("step-{step}"));
-            sample(step, 1).save_as(&Disk, &path, generation as u64).unwrap();
+            sample(step, 1).save_as(&FaultFs::sound(), &path, generation as u64).unwrap();
         }
         directory
     }

@@ -16,20 +16,23 @@ pub enum Fault {
     Kill,
     /// The machine dies in the call; entries of directories that were not flushed come undone.
     PowerLoss,
+    /// The same on a disk that reorders: removals were written out, what came before them was not.
+    ReorderedLoss,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 3] = [Fault::Error, Fault::Kill, Fault::PowerLoss];
+    pub const ALL: [Fault; 4] = [Fault::Error, Fault::Kill, Fault::PowerLoss, Fault::ReorderedLoss];
 }
 
 /// Something a directory holds in memory only, as long as it is not flushed.
 enum Change {
     Created(PathBuf),
+    /// What was replaced or removed is kept in a grave, in case that comes undone.
     Renamed {
         from: PathBuf,
         to: PathBuf,
+        grave: Option<PathBuf>,
     },
-    /// Kept in the grave, in case the removal comes undone.
     Removed {
         path: PathBuf,
         grave: PathBuf,
@@ -51,6 +54,11 @@ impl FaultFs {
         Self { fault, at, calls: Cell::new(0), dead: Cell::new(false), unflushed: RefCell::default(), graves }
     }
 
+    /// Never fails, and is quick since it flushes nothing.
+    pub fn sound() -> Self {
+        Self::new(Fault::Error, usize::MAX)
+    }
+
     /// Whether the fault has happened.
     pub fn struck(&self) -> bool {
         self.calls.get() > self.at
@@ -58,9 +66,16 @@ impl FaultFs {
 
     /// The process is over; with a power loss, whatever was not flushed goes too.
     pub fn shut_down(&self) {
-        if !self.dead.replace(true) && self.fault == Fault::PowerLoss {
+        if !self.dead.replace(true) && matches!(self.fault, Fault::PowerLoss | Fault::ReorderedLoss) {
             self.lose_unflushed();
         }
+    }
+
+    /// A new process on the same machine: what its predecessor did not flush is still unflushed.
+    pub fn restart(&mut self, fault: Fault, at: usize) {
+        (self.fault, self.at) = (fault, at);
+        self.calls.set(0);
+        self.dead.set(false);
     }
 
     /// Counts a call; at the fatal one runs `half` of it and fails.
@@ -75,7 +90,7 @@ impl FaultFs {
         half()?;
         match self.fault {
             Fault::Error => Err(io::ErrorKind::StorageFull.into()),
-            Fault::Kill | Fault::PowerLoss => {
+            Fault::Kill | Fault::PowerLoss | Fault::ReorderedLoss => {
                 self.shut_down();
                 Err(io::Error::other("killed"))
             }
@@ -90,18 +105,29 @@ impl FaultFs {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("{error}"),
                     _ => {}
                 },
+                Change::Removed { .. } if self.fault == Fault::ReorderedLoss => {}
                 Change::Removed { path, grave } => fs::rename(grave, path).unwrap(),
-                Change::Renamed { from, to } => {
-                    fs::rename(&to, &from).unwrap();
-                    follow(&mut changes, &to, &from);
+                Change::Renamed { from, to, grave } => {
+                    if to.exists() {
+                        fs::rename(&to, &from).unwrap();
+                        follow(&mut changes, &to, &from);
+                    }
+                    if let Some(grave) = grave {
+                        fs::rename(grave, to).unwrap();
+                    }
                 }
             }
         }
     }
 
-    fn bury(&self, path: &Path) -> io::Result<()> {
-        let grave = self.graves.path().join(self.calls.get().to_string());
+    fn bury(&self, path: &Path) -> io::Result<PathBuf> {
+        let grave = tempfile::tempdir_in(&self.graves)?.keep().join("dead");
         fs::rename(path, &grave)?;
+        Ok(grave)
+    }
+
+    fn remove_unflushed(&self, path: &Path) -> io::Result<()> {
+        let grave = self.bury(path)?;
         self.unflushed.borrow_mut().push(Change::Removed { path: path.into(), grave });
         Ok(())
     }
@@ -137,10 +163,10 @@ impl Fs for FaultFs {
         };
         self.enter(|| {
             note();
-            Disk.write(path, &bytes[..bytes.len() / 2])
+            fs::write(path, &bytes[..bytes.len() / 2])
         })?;
         note();
-        Disk.write(path, bytes)
+        fs::write(path, bytes)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -158,21 +184,19 @@ impl Fs for FaultFs {
         if to.is_dir() {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
-        if to.exists() {
-            self.bury(to)?;
-        }
+        let grave = if to.exists() { Some(self.bury(to)?) } else { None };
         fs::rename(from, to)?;
         let mut changes = self.unflushed.borrow_mut();
         follow(&mut changes, from, to);
-        changes.push(Change::Renamed { from: from.into(), to: to.into() });
+        changes.push(Change::Renamed { from: from.into(), to: to.into(), grave });
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.enter(|| match path.read_dir().ok().and_then(|mut entries| entries.next()) {
-            Some(entry) => self.bury(&entry?.path()),
+            Some(entry) => self.remove_unflushed(&entry?.path()),
             None => Ok(()),
         })?;
-        self.bury(path)
+        self.remove_unflushed(path)
     }
 }

@@ -36,7 +36,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for (generation, &step) in steps.iter().enumerate() {
             let path = directory.path().join(format!("step-{step}"));
-            sample(step, 1).save_as(&Disk, &path, generation as u64).unwrap();
+            sample(step, 1).save_as(&FaultFs::sound(), &path, generation as u64).unwrap();
         }
         directory
     }
@@ -85,9 +85,10 @@ mod tests {
         for at in 0..4 {
             let directory = saved(&[10, 20, 30]);
             let _ = rotate_on(&FaultFs::new(Fault::Kill, at), directory.path(), 1, None);
-            crate::checkpoint::commit::sweep(&Disk, directory.path()).unwrap();
+            crate::checkpoint::commit::sweep(&FaultFs::sound(), directory.path()).unwrap();
             let listing = list(directory.path()).unwrap();
             assert!(listing.damaged.is_empty() && listing.complete[0].step == 30, "{listing:?} after call {at}");
+            assert!(listing.complete.iter().all(|found| verify(&found.path).is_ok()), "torn after call {at}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use super::commit::{commit, parent, sweep, write_file};
+use super::commit::{commit, parent, settle, sweep, write_file};
 use super::lock::{LOCK, Lock};
 use super::store::borrowed;
 use super::{Disk, Fs, RunInfo};
@@ -115,7 +115,9 @@ impl RunDir {
         let run = Self { _lock: Lock::acquire(root).map_err(unusable)?, layout };
         let checkpoints = run.checkpoints();
         fs::create_dir_all(&checkpoints).map_err(Error::io(&checkpoints))?;
-        sweep(&Disk, run.path())?;
+        for target in [run.final_dir(), run.best_dir(), run.recipe(), run.info()] {
+            settle(&Disk, &target)?;
+        }
         sweep(&Disk, &checkpoints)?;
         Ok(run)
     }
@@ -193,6 +195,7 @@ fn as_file_name(recipe_name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     recipe_name.chars().take(100).map(plain).collect()
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,6 +255,23 @@ mod tests {
             assert!(error.to_string().contains(expected), "{error}");
         }
         assert_eq!(full.read_dir().unwrap().count(), 1, "something was written into a refused directory");
+    }
+
+    #[test]
+    fn opening_settles_what_a_kill_left_and_nothing_of_others() {
+        let parent = tempfile::tempdir().unwrap();
+        let out = parent.path().join("run");
+        let run = RunDir::create(Some(&out), "r").unwrap();
+        run.save_best(&[("a".into(), b"old".to_vec())]).unwrap();
+        drop(run);
+        fs::rename(out.join("best"), out.join(".best.old")).unwrap();
+        fs::create_dir(out.join(".best.tmp")).unwrap();
+        fs::write(out.join(".run.json.tmp"), "{").unwrap();
+        fs::write(out.join(".notes.tmp"), "not ours").unwrap();
+        let run = RunDir::open(&out).unwrap();
+        assert_eq!(fs::read(run.best_dir().join("a")).unwrap(), b"old");
+        let gone = [".best.old", ".best.tmp", ".run.json.tmp"].iter().all(|name| !out.join(name).exists());
+        assert!(gone && out.join(".notes.tmp").exists());
     }
 
     #[test]

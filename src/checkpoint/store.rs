@@ -1,22 +1,20 @@
 //! A checkpoint on disk: the adapter's own files, `state.json`, `state.safetensors` and the `COMPLETE` marker.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use indexmap::IndexMap;
-use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
 use super::commit::{NamedBytes, commit};
 use super::verify::{COMPLETE, Manifest};
 use super::{Disk, Fs, RunDir, TrainState, list};
+use crate::tensors::{self, HostTensors};
 use crate::{Error, Result};
 
 const STATE: &str = "state.json";
 const MOMENTS: &str = "state.safetensors";
 
 /// Optimizer and method state by name: shape, and values in row-major order.
-pub type Moments = IndexMap<String, (Vec<usize>, Vec<f32>)>;
+pub type Moments = HostTensors;
 
 /// A run between two optimizer steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +54,7 @@ impl Checkpoint {
     pub(super) fn save_as(&self, fs: &dyn Fs, path: &Path, generation: u64) -> Result<()> {
         let header = serde_json::to_vec_pretty(&Header { generation, state: &self.state });
         let header = header.map_err(|error| Error::Failed(format!("{STATE}: {error}")))?;
-        let moments = encode(&self.moments)?;
+        let moments = tensors::encode(&self.moments)?;
         let mut files = borrowed(&self.adapter_files);
         if let Some((name, _)) = files.iter().find(|(name, _)| [STATE, MOMENTS, COMPLETE].contains(name)) {
             return Err(Error::Failed(format!("{}: `{name}` cannot be an adapter's file", path.display())));
@@ -72,7 +70,7 @@ impl Checkpoint {
     pub fn load(path: &Path) -> Result<Self> {
         let manifest = Manifest::read(path)?;
         let state = Header::read(path, &manifest)?.state;
-        let moments = decode(&manifest.file(path, MOMENTS)?, &path.join(MOMENTS))?;
+        let moments = tensors::decode(&manifest.file(path, MOMENTS)?, &path.join(MOMENTS))?;
         let adapter_files = manifest
             .names()
             .filter(|name| ![STATE, MOMENTS].contains(name))
@@ -86,58 +84,17 @@ pub(super) fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<NamedBytes<'_>> {
     files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect()
 }
 
-struct Moment<'a>(&'a (Vec<usize>, Vec<f32>));
-
-impl View for Moment<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-    fn shape(&self) -> &[usize] {
-        &self.0.0
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        self.0.1.iter().flat_map(|value| value.to_le_bytes()).collect()
-    }
-    fn data_len(&self) -> usize {
-        size_of_val(self.0.1.as_slice())
-    }
-}
-
-/// Equal moments give equal bytes, whatever order they were collected in: safetensors sorts by name.
-fn encode(moments: &Moments) -> Result<Vec<u8>> {
-    if let Some((name, (shape, values))) = moments.iter().find(|(_, (s, v))| s.iter().product::<usize>() != v.len()) {
-        return Err(Error::Failed(format!("{MOMENTS}: {name} of shape {shape:?} has {} values", values.len())));
-    }
-    safetensors::serialize(moments.iter().map(|(name, moment)| (name, Moment(moment))), None)
-        .map_err(|error| Error::Failed(format!("{MOMENTS}: {error}")))
-}
-
-fn decode(bytes: &[u8], path: &Path) -> Result<Moments> {
-    let malformed = |error| Error::input("malformed optimizer state").file(path).found(error);
-    let tensors = SafeTensors::deserialize(bytes).map_err(malformed)?;
-    let mut moments = Moments::new();
-    for (name, view) in tensors.iter() {
-        if view.dtype() != Dtype::F32 {
-            let error = Error::input("wrong type of optimizer state").file(path).tensor(name);
-            return Err(error.found(view.dtype()).expected(Dtype::F32).into());
-        }
-        let values = view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-        moments.insert(name.to_string(), (view.shape().to_vec(), values));
-    }
-    moments.sort_unstable_keys();
-    Ok(moments)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::tensors::HostTensor;
 
     /// A small checkpoint whose every part depends on `step` and `salt`.
     pub fn sample(step: usize, salt: u8) -> Checkpoint {
         let state =
             TrainState { step, cursor: salt.into(), elapsed_seconds: 0.1 * step as f64, ..TrainState::default() };
         let moments =
-            ["layers.1.b", "layers.0.a"].map(|name| (name.into(), (vec![2, 1], vec![step as f32, salt.into()])));
+            ["layers.1.b", "layers.0.a"].map(|name| (name.into(), HostTensor { shape: vec![2, 1], values: vec![step as f32, salt.into()] }));
         let adapter_files = vec![
             ("adapter_config.json".into(), format!("{{\"r\": {salt}}}").into_bytes()),
             ("adapter_model.safetensors".into(), vec![salt; 40]),
@@ -150,38 +107,25 @@ pub(super) mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("step-000007");
         let mut saved = sample(7, 3);
-        saved.moments.insert("odd".into(), (vec![0, 4], vec![]));
-        saved.moments.insert("scalar".into(), (vec![], vec![-0.0]));
+        saved.moments.insert("odd".into(), HostTensor { shape: vec![0, 4], values: vec![] });
+        saved.moments.insert("scalar".into(), HostTensor { shape: vec![], values: vec![-0.0] });
         saved.save_as(&Disk, &path, 0).unwrap();
         let loaded = Checkpoint::load(&path).unwrap();
         assert_eq!(loaded, saved);
-        assert!(loaded.moments["scalar"].1[0].is_sign_negative());
+        assert!(loaded.moments["scalar"].values[0].is_sign_negative());
         assert!(loaded.moments.keys().is_sorted());
     }
 
     #[test]
-    fn moments_have_one_encoding() {
-        let mut moments = sample(1, 1).moments;
-        let bytes = encode(&moments).unwrap();
-        moments.reverse();
-        assert_eq!(encode(&moments).unwrap(), bytes);
-        let nan = f32::from_bits(0x7fc1_2345);
-        moments.insert("nan".into(), (vec![1], vec![nan]));
-        let back = decode(&encode(&moments).unwrap(), Path::new("m")).unwrap();
-        assert_eq!(back["nan"].1[0].to_bits(), nan.to_bits());
-        moments.insert("bad".into(), (vec![2], vec![0.0]));
-        assert!(encode(&moments).unwrap_err().to_string().contains("bad of shape [2] has 1 values"));
-    }
-
-    #[test]
-    fn every_flipped_bit_is_noticed() {
+    fn a_flipped_bit_in_any_byte_is_noticed() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("step-000007");
         sample(7, 3).save_as(&Disk, &path, 0).unwrap();
         for entry in path.read_dir().unwrap() {
             let file = entry.unwrap().path();
             let good = std::fs::read(&file).unwrap();
-            for (index, bit) in (0..good.len()).flat_map(|index| (0..8).map(move |bit| (index, bit))) {
+            for index in 0..good.len() {
+                let bit = index % 8;
                 let mut bad = good.clone();
                 bad[index] ^= 1 << bit;
                 std::fs::write(&file, bad).unwrap();

@@ -14,8 +14,6 @@ const LINES: usize = 5000;
 pub struct Board {
     pub runs: Vec<Run>,
     pub log: VecDeque<Entry>,
-    /// Seconds since the start of the newest record's run.
-    pub clock: f64,
 }
 
 #[derive(Clone, Debug)]
@@ -39,6 +37,8 @@ pub struct Run {
     pub saved: Option<(usize, f64)>,
     pub modules: Option<Modules>,
     pub ended: Option<Status>,
+    /// What its clock shows.
+    pub t: f64,
     tokens: usize,
 }
 
@@ -76,7 +76,6 @@ pub struct Cell {
 impl Board {
     pub fn record(&mut self, record: &Record) {
         let index = self.index(&record.run);
-        self.clock = record.t;
         if let Event::RunStarted(start) = &record.event {
             self.log.retain(|entry| entry.run != index || entry.line.step.is_some_and(|s| s <= start.resumed_from));
         }
@@ -99,6 +98,7 @@ impl Board {
 
 impl Run {
     fn record(&mut self, record: &Record) {
+        self.t = record.t;
         match &record.event {
             Event::RunStarted(start) => self.begin(start),
             Event::Step(step) => self.step(step, record.t),
@@ -127,7 +127,7 @@ impl Run {
     fn begin(&mut self, start: &RunStarted) {
         let from = start.resumed_from;
         if from == 0 {
-            *self = Run { name: std::mem::take(&mut self.name), ..Run::default() };
+            *self = Run { name: std::mem::take(&mut self.name), t: self.t, ..Run::default() };
         }
         self.train.retain(|point| point.step <= from);
         self.evals.retain(|point| point.step <= from);

@@ -41,22 +41,33 @@ pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
     };
     let plot = axes(d, x, y, area, buf);
     let selected = d.selected.min(curves.len().saturating_sub(1));
+    // The selected run is drawn last, on top.
+    let order = || curves.iter().filter(|c| c.run != selected).chain(&curves[selected..=selected]);
     let paint = |ctx: &mut Context| {
         if let Some(color) = d.theme.faint(selected).filter(|_| d.beta() > 0.0) {
             line(ctx, &curves[selected].raw, color);
         }
-        // The selected run is drawn last, on top.
-        let others = curves.iter().filter(|c| c.run != selected);
-        for c in others.chain(&curves[selected..=selected]) {
+        for c in order() {
             ctx.layer();
             line(ctx, &c.smooth, d.theme.curve(c.run));
-            for &(x, y) in c.evals.iter().chain(signposts(d, c).iter()) {
-                ctx.print(x, y, Span::styled(glyphs::marker(c.run), d.theme.run(c.run)));
-            }
         }
     };
     Canvas::default().marker(Marker::Braille).x_bounds(x).y_bounds(y).paint(paint).render(plot, buf);
+    for c in order() {
+        for &(px, py) in c.evals.iter().chain(signposts(d, c).iter()) {
+            let column = plot.x + dot(px, x, plot.width, 2);
+            let row = plot.bottom() - 1 - dot(py, y, plot.height, 4);
+            buf.set_string(column, row, glyphs::marker(c.run), d.theme.run(c.run));
+        }
+    }
     legend(d, plot, buf);
+}
+
+/// The cell of `value` on an axis of `cells` cells, each with `dots` braille dots.
+fn dot(value: f64, [low, high]: [f64; 2], cells: u16, dots: u16) -> u16 {
+    let last = f64::from((cells * dots).saturating_sub(1));
+    let place = ((value - low) / (high - low) * last).round().clamp(0.0, last);
+    place as u16 / dots
 }
 
 /// Marks along the curve where colour cannot tell the runs apart.
@@ -137,7 +148,7 @@ fn axes(d: &Dashboard, x: [f64; 2], y: [f64; 2], area: Rect, buf: &mut Buffer) -
         buf.set_string(axis_x, row, "│", d.theme.border());
     }
     for (value, text) in marks {
-        let row = plot.bottom() - 1 - ((value - y[0]) / (y[1] - y[0]) * f64::from(rows - 1)).round() as u16;
+        let row = plot.bottom() - 1 - dot(value, y, rows, 4);
         buf.set_string(axis_x - 1 - text.len() as u16, row, &text, d.theme.dim());
         buf.set_string(axis_x, row, "┤", d.theme.border());
     }
@@ -145,7 +156,7 @@ fn axes(d: &Dashboard, x: [f64; 2], y: [f64; 2], area: Rect, buf: &mut Buffer) -
     let mut free = area.x;
     for value in ticks::linear(x[0], x[1], usize::from(plot.width / 12)) {
         let text = if d.axis == Axis::Time { units::clock(value) } else { units::short(value) };
-        let column = plot.x + ((value - x[0]) / (x[1] - x[0]) * f64::from(plot.width - 1)).round() as u16;
+        let column = plot.x + dot(value, x, plot.width, 2);
         let start = column.saturating_sub(text.len() as u16 / 2).min(area.right().saturating_sub(text.len() as u16));
         if start >= free {
             buf.set_string(column, axis_y, "┬", d.theme.border());

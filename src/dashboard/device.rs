@@ -18,19 +18,20 @@ pub fn title(d: &Dashboard) -> String {
 /// The whole panel.
 pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
     let Some((run, step)) = d.run().and_then(|run| Some((run, run.last.as_ref()?))) else { return };
-    let width = usize::from(area.width.saturating_sub(9 + 9)).max(1);
+    let width = usize::from(area.width.saturating_sub(9 + 11)).max(1);
     let rows = [
         memory(d, run, step, width),
+        peak(d, run, step),
         speed(d, run, width),
-        split(d, step, area.width.saturating_sub(9) as usize),
+        split(d, step, width),
         times(d, step),
         rate(d, run, step),
         gradient(d, run, step),
-        saved(d, run),
+        saved(run),
     ];
     for (y, (label, spans)) in (area.top()..area.bottom()).zip(rows) {
-        let mut line = Line::styled(format!(" {label:<8}"), d.theme.dim());
-        spans.into_iter().for_each(|span| line.push_span(span));
+        let mut line = Line::from(Span::styled(format!(" {label:<8}"), d.theme.dim()));
+        line.spans.extend(spans);
         buf.set_line(area.x, y, &line, area.width);
     }
 }
@@ -65,6 +66,13 @@ fn memory(d: &Dashboard, run: &Run, step: &Step, width: usize) -> Row {
     ("memory", framed(d, bar, format!("{:>8}", units::bytes(step.mem_bytes))))
 }
 
+fn peak(d: &Dashboard, run: &Run, step: &Step) -> Row {
+    let predicted = run.start.as_ref().map(|start| start.memory.peak).filter(|&peak| peak > 0);
+    let predicted = predicted.map(|peak| format!(" of {} predicted", units::bytes(peak))).unwrap_or_default();
+    let measured = Span::raw(format!(" {}", units::bytes(step.peak_mem_bytes)));
+    ("peak", vec![measured, Span::styled(predicted, d.theme.dim())])
+}
+
 fn speed(d: &Dashboard, run: &Run, width: usize) -> Row {
     let line = glyphs::sparkline(run.speeds.iter().copied(), width);
     let speed = run.speed().map_or("-".into(), units::short);
@@ -78,23 +86,27 @@ fn framed(d: &Dashboard, bar: String, value: String) -> Vec<Span<'static>> {
 
 /// One bar for the whole step, in the proportions of its parts.
 fn split(d: &Dashboard, step: &Step, width: usize) -> Row {
-    let parts = [step.forward_ms, step.backward_ms, step.optimizer_ms];
-    let whole = step.step_ms.max(parts.iter().sum()).max(1e-9);
-    let shades = ["█", "▓", "▒"];
-    let cells = |ms: f64| (ms / whole * width.saturating_sub(2) as f64).round() as usize;
+    let whole = step.step_ms.max(parts(step).iter().map(|(_, ms)| ms).sum()).max(1e-9);
     let mut spans = vec![Span::raw(" ")];
-    spans.extend((0..3).map(|i| Span::styled(shades[i].repeat(cells(parts[i])), d.theme.part(i))));
+    let mut left = width;
+    for (i, (_, ms)) in parts(step).into_iter().enumerate() {
+        let cells = ((ms / whole * width as f64).round() as usize).min(left);
+        left -= cells;
+        spans.push(Span::styled(["█", "▓", "▒"][i].repeat(cells), d.theme.part(i)));
+    }
+    spans.push(Span::raw(format!("{} {:>8}", " ".repeat(left), format!("{:.0} ms", step.step_ms))));
     ("step", spans)
 }
 
 fn times(d: &Dashboard, step: &Step) -> Row {
-    let parts = [("fwd", step.forward_ms), ("bwd", step.backward_ms), ("opt", step.optimizer_ms)];
-    let mut spans = vec![Span::raw(format!(" {:.0} ms", step.step_ms))];
-    for (i, (name, ms)) in parts.into_iter().enumerate() {
-        spans.push(Span::styled(format!("  {name} "), d.theme.part(i)));
-        spans.push(Span::raw(format!("{ms:.0}")));
-    }
-    ("", spans)
+    let time = |(i, (name, ms)): (usize, (&str, f64))| {
+        [Span::styled(format!(" {name} "), d.theme.part(i)), Span::raw(format!("{ms:.0} "))]
+    };
+    ("", parts(step).into_iter().enumerate().flat_map(time).collect())
+}
+
+fn parts(step: &Step) -> [(&'static str, f64); 3] {
+    [("fwd", step.forward_ms), ("bwd", step.backward_ms), ("opt", step.optimizer_ms)]
 }
 
 fn rates(step: &Step) -> String {
@@ -120,9 +132,9 @@ fn gradient(d: &Dashboard, run: &Run, step: &Step) -> Row {
     ("|grad|", spans)
 }
 
-fn saved(d: &Dashboard, run: &Run) -> Row {
+fn saved(run: &Run) -> Row {
     let text = run.saved.map_or(" not yet".into(), |(step, t)| {
-        let ago = (d.board().clock - t).max(0.0);
+        let ago = (run.t - t).max(0.0);
         format!(" step {step}, {ago:.0} s ago")
     });
     ("saved", vec![Span::raw(text)])

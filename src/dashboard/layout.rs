@@ -9,9 +9,8 @@ use super::board::Run;
 use super::{Dashboard, Panel, chart, device, glyphs, heat, keys, log, popup, runs};
 use crate::events::{Status, units};
 
-/// Rows of the heat map and device panels, of the log, and the widest that a side column becomes.
-const MIDDLE: u16 = 9;
-const LOG: u16 = 6;
+/// Rows of the heat map and of the device panel, with their borders.
+const MIDDLE: u16 = 10;
 
 pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
     let bar = u16::from(area.height >= 3);
@@ -30,7 +29,8 @@ pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
 }
 
 fn large(d: &Dashboard, area: Rect, buf: &mut Buffer) {
-    let [top, bottom] = Layout::vertical([Constraint::Fill(1), Constraint::Length(LOG)]).areas(area);
+    let [top, bottom] =
+        Layout::vertical([Constraint::Fill(1), Constraint::Length((area.height / 6).clamp(5, 12))]).areas(area);
     let [left, right] = Layout::horizontal([Constraint::Fill(1), side(area.width)]).areas(top);
     let split = Layout::vertical([Constraint::Fill(1), Constraint::Length(MIDDLE)]);
     let [table, machine] = split.areas(right);
@@ -88,7 +88,7 @@ fn titles(d: &Dashboard, panel: Panel) -> Vec<Line<'static>> {
         Panel::Device => (device::title(d), String::new()),
         Panel::Log => ("log".into(), log::setting(d)),
     };
-    let name = Line::from(vec![Span::raw(" "), Span::styled(name, d.theme.strong()), Span::raw(" ")]);
+    let name = Line::from(vec![Span::raw(" "), Span::styled(name, d.theme.title()), Span::raw(" ")]);
     let mut titles = vec![name.left_aligned()];
     if !setting.is_empty() {
         titles.push(Line::styled(format!(" {setting} "), d.theme.dim()).right_aligned());
@@ -102,14 +102,23 @@ fn header(d: &Dashboard, area: Rect, buf: &mut Buffer) {
         left.push_span(Span::styled("  waiting for the first event", d.theme.dim()));
         return left.render(area, buf);
     };
-    left.push_span(Span::styled(format!("  {}", run.name), d.theme.strong()));
+    left.push_span(Span::styled(format!("  {}  ", run.name), d.theme.strong()));
+    left.push_span(Span::styled(subject(run), d.theme.dim()));
     let right = status(d, run, area.width);
     let room = area.width.saturating_sub(right.width() as u16);
     left.render(Rect { width: room, ..area }, buf);
     right.right_aligned().render(area, buf);
 }
 
-/// `step 120/200 ████▌   60%  00:00:12  eta 00:00:08`, shorter where there is less room.
+/// What is trained on what, and where.
+fn subject(run: &Run) -> String {
+    let text = |pointer| run.setting(pointer).and_then(|value| value.as_str());
+    let device = run.start.as_ref().map(|start| start.device.as_str());
+    let parts: Vec<_> = [text("/model/path"), text("/data/train"), device].into_iter().flatten().collect();
+    crate::events::printable(&parts.join(" · "))
+}
+
+/// `120/200 ████▌   60%  00:00:12  eta 00:00:08`, shorter where there is less room.
 fn status(d: &Dashboard, run: &Run, width: u16) -> Line<'static> {
     let (done, all) = run.progress();
     let fraction = done as f64 / all.max(1) as f64;
@@ -122,7 +131,8 @@ fn status(d: &Dashboard, run: &Run, width: u16) -> Line<'static> {
         _ => None,
     };
     if let Some(word) = word {
-        line.push_span(Span::styled(word, d.theme.warn()));
+        let well = run.ended == Some(Status::Finished) && d.frozen.is_none();
+        line.push_span(Span::styled(word, if well { d.theme.accent() } else { d.theme.warn() }));
         line.push_span("  ");
     }
     line.push_span(Span::raw(format!("{done}/{all} ")));
@@ -131,9 +141,9 @@ fn status(d: &Dashboard, run: &Run, width: u16) -> Line<'static> {
         line.push_span(Span::styled(glyphs::bar(fraction, 12), d.theme.run(0)));
         line.push_span(Span::styled("▏", d.theme.border()));
     }
-    line.push_span(Span::styled(format!("{:.0}% ", 100.0 * fraction), d.theme.strong()));
+    line.push_span(Span::styled(format!("{:>4.0}% ", 100.0 * fraction), d.theme.strong()));
     if width >= 60 {
-        line.push_span(Span::raw(format!(" {} ", units::clock(d.board().clock))));
+        line.push_span(Span::raw(format!(" {} ", units::clock(run.t))));
     }
     if let (Some(eta), None, true) = (run.eta(), run.ended, width >= 80) {
         line.push_span(Span::styled(format!(" eta {} ", units::clock(eta)), d.theme.dim()));

@@ -33,14 +33,13 @@ pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
 }
 
 fn line<'a>(d: &Dashboard, entry: &'a Entry) -> Line<'a> {
-    let mut line = Line::styled(format!(" {} ", units::clock(entry.t)), d.theme.dim());
+    let mut line = Line::from(Span::styled(format!(" {} ", units::clock(entry.t)), d.theme.dim()));
     if d.board().runs.len() > 1 {
         line.push_span(Span::styled(format!("{} ", glyphs::marker(entry.run)), d.theme.run(entry.run)));
     }
     line.push_span(Span::styled(format!("{:<6} ", entry.line.kind.word()), d.theme.kind(entry.line.kind)));
-    if let Some(step) = entry.line.step {
-        line.push_span(Span::styled(format!("{step:>6}  "), d.theme.dim()));
-    }
+    let step = entry.line.step.map(|step| step.to_string()).unwrap_or_default();
+    line.push_span(Span::styled(format!("{step:>6}  "), d.theme.dim()));
     line.push_span(Span::raw(entry.line.text.as_str()));
     line
 }

@@ -132,9 +132,7 @@ impl Dashboard {
             Update::Record(record) => self.live.record(&record),
             Update::Key(key) => return self.key(key),
             Update::Tick(seconds) => {
-                if self.live.runs.iter().any(|run| run.ended.is_none()) {
-                    self.live.clock += seconds;
-                }
+                self.live.runs.iter_mut().filter(|run| run.ended.is_none()).for_each(|run| run.t += seconds);
             }
             Update::Resize => {}
         }

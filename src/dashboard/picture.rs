@@ -13,9 +13,9 @@ use super::{Dashboard, Mode, Theme, Update};
 use crate::events::Record;
 
 /// Pixels of a cell and of the frame around all of them.
-const W: f64 = 8.4;
-const H: f64 = 18.0;
-const PAD: f64 = 14.0;
+const W: f64 = 9.0;
+const H: f64 = 19.0;
+const PAD: f64 = 15.0;
 
 const PAPER: &str = "#14161b";
 const INK: &str = "#d7dae0";
@@ -36,7 +36,7 @@ fn draw(buffer: &Buffer) -> String {
     let (width, height) = (columns as f64 * W + 2.0 * PAD, rows as f64 * H + 2.0 * PAD);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
-         font-family=\"ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace\" font-size=\"14\">\n\
+         font-family=\"ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace\" font-size=\"15\">\n\
          <rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"{PAPER}\"/>\n"
     );
     for (row, cells) in buffer.content.chunks(columns).enumerate() {
@@ -123,11 +123,10 @@ fn braille(svg: &mut String, bits: u32, x: f64, y: f64, ink: &str) {
 
 fn rect(svg: &mut String, [x, y, width, height]: [f64; 4], fill: &str, opacity: f64) {
     let opacity = if opacity < 1.0 { format!(" opacity=\"{opacity}\"") } else { String::new() };
-    // A hair wider, so that neighbours leave no seam.
-    let width = width + 0.1;
     let _ = writeln!(
         svg,
-        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"{fill}\"{opacity}/>"
+        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"{fill}\"{opacity} \
+         shape-rendering=\"crispEdges\"/>"
     );
 }
 

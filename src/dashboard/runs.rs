@@ -79,7 +79,9 @@ fn facts(run: &Run) -> Vec<(&'static str, String)> {
     }
     if let Some((name, options)) = run.setting("/adapter").and_then(Value::as_object).and_then(|map| map.iter().next())
     {
-        let option = |key: &str| options.get(key).map(|value| format!(" · {key} {value}")).unwrap_or_default();
+        let option = |key: &str| {
+            options.get(key).and_then(Value::as_f64).map(|value| format!(" · {key} {value}")).unwrap_or_default()
+        };
         facts.push(("adapter", format!("{name}{}{}", option("rank"), option("alpha"))));
     }
     facts.push(("trains", format!("{} parameters", units::count(start.params_trainable))));
@@ -87,7 +89,6 @@ fn facts(run: &Run) -> Vec<(&'static str, String)> {
     if let (Some(batch), Some(accumulate)) = (run.setting("/train/batch"), run.setting("/train/accumulate")) {
         facts.push(("batch", format!("{batch} × {accumulate}")));
     }
-    facts.push(("device", start.device.clone()));
     if let Some(perplexity) = metric(run, "perplexity") {
         facts.push(("ppl", format!("{perplexity:.2}")));
     }

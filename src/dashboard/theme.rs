@@ -37,6 +37,11 @@ impl Theme {
         self.fg(239)
     }
 
+    /// A panel's name, which lies on its border.
+    pub fn title(self) -> Style {
+        self.strong().fg(Color::Reset)
+    }
+
     pub fn accent(self) -> Style {
         self.fg(75).add_modifier(Modifier::BOLD)
     }

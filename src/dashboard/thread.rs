@@ -54,7 +54,8 @@ fn in_foreground() -> bool {
 
 /// Draws what it is told on its own thread, on stderr's terminal, and passes keys on to a [`Control`].
 ///
-/// The screen is left when the last run has ended, or when the sink is dropped.
+/// The screen is left when the last run has ended, or when the sink is dropped: add it to the bus before a
+/// [summary](crate::events::Console::summary), which then prints on the normal screen.
 pub struct DashboardSink {
     mailbox: Arc<Mailbox>,
     thread: Option<JoinHandle<()>>,

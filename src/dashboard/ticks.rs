@@ -8,7 +8,9 @@ pub fn linear(low: f64, high: f64, count: usize) -> Vec<f64> {
     }
     let rough = range / count as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|&s| s >= rough * 0.999).unwrap_or(rough);
+    let miss = |step: f64| (range / step - count as f64).abs();
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|m| m * power);
+    let step = steps.into_iter().min_by(|&a, &b| miss(a).total_cmp(&miss(b))).unwrap_or(rough);
     let first = (low / step).ceil() as i64;
     let last = (high / step).floor() as i64;
     (first..=last.min(first + 100)).map(|i| i as f64 * step).collect()
@@ -38,7 +40,10 @@ mod tests {
     #[test]
     fn marks_are_round() {
         assert_eq!(linear(0.0, 200.0, 4), [0.0, 50.0, 100.0, 150.0, 200.0]);
-        assert_eq!(linear(1.37, 2.41, 5), [1.4, 1.6, 1.8, 2.0, 2.2, 2.4]);
+        assert_eq!(
+            linear(1.37, 2.41, 5).iter().map(|&v| label(v, 0.2)).collect::<Vec<_>>().join(" "),
+            "1.4 1.6 1.8 2.0 2.2 2.4"
+        );
         assert_eq!(linear(1.0, 1.0, 5), [0.0; 0]);
         assert_eq!(linear(f64::NAN, 1.0, 5), [0.0; 0]);
         assert_eq!(logarithmic(0.15, 3.0, 4), [0.2, 0.5, 1.0, 2.0]);

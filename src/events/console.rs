@@ -26,10 +26,14 @@ pub enum Color {
 impl Color {
     /// The answer for stderr.
     pub fn enabled(self) -> bool {
+        self.enabled_on(&std::io::stderr())
+    }
+
+    pub fn enabled_on(self, stream: &impl IsTerminal) -> bool {
         match self {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => std::io::stderr().is_terminal() && !no_color(),
+            Color::Auto => stream.is_terminal() && !no_color(),
         }
     }
 }

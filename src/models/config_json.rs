@@ -129,10 +129,9 @@ fn sliding_window(json: &Json, model_type: &str) -> Result<()> {
         _ => false,
     };
     let listed = json.get("layer_types").and_then(Value::as_array);
-    if let Some(other) = listed.and_then(|types| types.iter().find(|kind| *kind != "full_attention")) {
-        if other != "sliding_attention" {
-            return Err(json.refusal("layer_types", "unsupported kind of layer", "full_attention"));
-        }
+    let known = |kind: &Value| kind == "full_attention" || kind == "sliding_attention";
+    if !listed.is_none_or(|kinds| kinds.iter().all(known)) {
+        return Err(json.refusal("layer_types", "unsupported kind of layer", "full_attention"));
     }
     let some_slide = listed.is_none_or(|types| types.iter().any(|kind| kind == "sliding_attention"));
     let longest = json.size_or("max_position_embeddings", 32768)?;

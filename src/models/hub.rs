@@ -1,8 +1,8 @@
 //! Models by their id on the Hugging Face hub, through the cache that Python's `huggingface_hub` uses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{Api, ApiError};
+use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 
 use crate::{Error, Result};
 
@@ -15,19 +15,22 @@ const SMALL_FILES: [&str; 6] = [
     "model.safetensors.index.json",
 ];
 
-/// Downloads what is not in the cache yet; returns the directory of the newest revision.
+/// Downloads what is not in the cache yet and returns the directory. `HF_HOME`, `HF_ENDPOINT` and the
+/// stored token count as they do in Python.
 pub(super) fn directory(id: &str) -> Result<PathBuf> {
-    let failed = |error: ApiError| Error::Failed(format!("cannot download {id} from the hub: {error}"));
-    let repo = Api::new().map_err(failed)?.model(id.to_string());
-    let files = repo.info().map_err(failed)?.siblings;
-    let wanted = |name: &str| {
-        let shard = name.starts_with("model") && name.ends_with(".safetensors") && !name.contains('/');
-        shard || SMALL_FILES.contains(&name)
-    };
-    for file in files.iter().filter(|file| wanted(&file.rfilename)) {
-        repo.get(&file.rfilename).map_err(failed)?;
+    let failed = |error| Error::Failed(format!("cannot download {id} from the hub: {error}"));
+    let repo = ApiBuilder::from_env().build().map_err(failed)?.model(id.to_string());
+    let config = download(&repo).map_err(failed)?;
+    Ok(config.parent().unwrap_or(Path::new("")).to_path_buf())
+}
+
+/// Path of `config.json` in the cache, the other files beside it.
+fn download(repo: &ApiRepo) -> Result<PathBuf, ApiError> {
+    let weights = |name: &str| name.starts_with("model") && name.ends_with(".safetensors") && !name.contains('/');
+    for file in repo.info()?.siblings {
+        if SMALL_FILES.contains(&file.rfilename.as_str()) || weights(&file.rfilename) {
+            repo.get(&file.rfilename)?;
+        }
     }
-    let config = repo.get("config.json").map_err(failed)?;
-    let dir = config.parent().map(PathBuf::from);
-    dir.ok_or_else(|| Error::Failed(format!("the hub's cache has no directory for {id}")))
+    repo.get("config.json")
 }

@@ -247,12 +247,24 @@ mod tests {
         let qwen = open("e2e/qwen2/base", Path::new(GOLDEN)).unwrap();
         assert_eq!(qwen.kind, Kind::Directory(Path::new(GOLDEN).join("e2e/qwen2/base")));
         assert_eq!((qwen.config.vocab_size, qwen.tokenizer.vocab_size()), (512, 512));
-        assert_eq!(qwen.base_sha256(), open("e2e/qwen2/base", Path::new(GOLDEN)).unwrap().base_sha256());
 
         let llama = open("gguf/llama.gguf", Path::new(GOLDEN)).unwrap();
         assert!(matches!(llama.kind, Kind::Gguf(_)));
         assert_eq!((llama.tokenizer.bos(), llama.tokenizer.eos(), llama.tokenizer.pad()), (Some(1), Some(2), Some(0)));
         assert_eq!(llama.tokenizer.chat_template(), Some("{{ messages[0].content }}"));
+    }
+
+    #[test]
+    fn the_hash_tells_bases_apart() {
+        let dir = copy();
+        let hash = || open("m", dir.path()).unwrap().base_sha256();
+        let original = open("e2e/qwen2/base", Path::new(GOLDEN)).unwrap().base_sha256();
+        assert_eq!(hash(), original);
+        let shard = dir.path().join("m/model-00005-of-00005.safetensors");
+        let mut bytes = fs::read(&shard).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&shard, bytes).unwrap();
+        assert_ne!(hash(), original);
     }
 
     #[test]

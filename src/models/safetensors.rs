@@ -105,6 +105,10 @@ impl WeightSource for Safetensors {
         finite(values, name, path)
     }
 
+    fn dtype(&self, name: &str) -> String {
+        self.tensors.get(name).map(|entry| entry.dtype.to_string()).unwrap_or_default()
+    }
+
     fn stored_bytes(&self, name: &str) -> u64 {
         self.tensors.get(name).map_or(0, |entry| entry.range.len() as u64)
     }

@@ -16,6 +16,8 @@ pub trait WeightSource: Send + Sync {
     /// Values of one tensor as f32, row-major. Non-finite values are an input error naming the
     /// tensor and how many there are.
     fn read(&self, name: &str) -> Result<Vec<f32>>;
+    /// The file's name of the data type: `F32`, `BF16`, `Q4_K`, ...; empty if there is no such tensor.
+    fn dtype(&self, name: &str) -> String;
     /// Bytes the tensor takes in its file.
     fn stored_bytes(&self, name: &str) -> u64;
     /// SHA-256 of the files as stored, in hexadecimal: which base this is.

@@ -62,6 +62,8 @@ pub(super) fn resolve(
         Err(_) => None,
     };
     errors.extend(problems.into_iter().map(|problem| tree.locate(&problem.path, problem.part, problem.error)));
+    // In the order of the file, then the overrides.
+    errors.sort_by_key(|error| (error.file.is_none(), error.span.as_ref().map(|span| span.start)));
     match recipe {
         Some(mut recipe) if errors.is_empty() => {
             anchor_overrides(&mut recipe, tree.overridden());

@@ -158,7 +158,7 @@ fn data(recipe: &Recipe, found: &mut Findings) {
 fn corpus(path: &str, name: &str, found: &mut Findings) {
     const SUFFIXES: [&str; 5] = ["jsonl", "json", "csv", "tsv", "txt"];
     if let Some(generator) = name.strip_prefix("synthetic:") {
-        let known = synthetic_names();
+        let known = crate::data::synthetic::names();
         if !known.contains(&generator) {
             let error = InputError::new(format!("no generated corpus `{generator}`"));
             found.push(
@@ -174,10 +174,6 @@ fn corpus(path: &str, name: &str, found: &mut Findings) {
         let error = InputError::new(format!("`{path}` names a file of unknown kind")).found(format!("`{name}`"));
         found.push(path, error.expected(format!("synthetic:NAME or .{}", SUFFIXES.join(", ."))));
     }
-}
-
-fn synthetic_names() -> &'static [&'static str] {
-    &["menu", "grammar"]
 }
 
 fn optim(recipe: &Recipe, found: &mut Findings) {

@@ -20,9 +20,9 @@ pub fn files(job: &Job, values: HostTensors) -> Result<Vec<(String, Vec<u8>)>> {
         AdapterConfig::Full(_) => {
             let mut files = vec![
                 (MODEL_FILE.to_string(), tensors::encode(&values)?),
-                ("config.json".to_string(), job.opened.config.to_json().into_bytes()),
+                ("config.json".to_string(), format!("{:#}\n", job.opened.config.to_json("float32")).into_bytes()),
             ];
-            files.extend(job.opened.tokenizer.files()?);
+            files.extend(job.opened.tokenizer.files());
             Ok(files)
         }
         AdapterConfig::Lora(lora) => {

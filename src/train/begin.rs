@@ -108,7 +108,7 @@ impl Job {
 
     fn hashes(&self) -> Result<Hashes> {
         Ok(Hashes {
-            base: self.opened.base_sha256()?,
+            base: self.opened.base_sha256(),
             data: self.splits.sha256.clone(),
             tokenizer: self.opened.tokenizer.sha256(),
             recipe: checkpoint::fingerprint(&self.recipe)?,

@@ -1,6 +1,6 @@
 //! Everything a run needs, checked before anything is written or put on a device.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::cursor::Cursor;
 use super::estimate;
@@ -8,7 +8,7 @@ use crate::adapters::{AdapterConfig, Module, Origin, Selected, saved, select};
 use crate::data::{self, Splits};
 use crate::events::Memory;
 use crate::models::{self, Opened};
-use crate::recipe::{Recipe, Resolved};
+use crate::recipe::{EvalData, Recipe, Resolved};
 use crate::runtime::{DeviceInfo, Runtime};
 use crate::{Error, Result};
 
@@ -52,7 +52,8 @@ pub struct Job {
 impl Job {
     /// Opens model and data and checks that they fit the recipe. Writes nothing.
     pub fn prepare(resolved: &Resolved, target: &Target) -> Result<Self> {
-        let recipe = resolved.recipe.clone();
+        let mut recipe = resolved.recipe.clone();
+        absolute(&mut recipe, &resolved.root);
         let opened = models::open(&recipe.model.path, &resolved.root)?;
         let splits = data::load(&recipe.data, &opened.tokenizer, &resolved.root)?;
         let modules = Module::list(&opened.config);
@@ -77,10 +78,28 @@ impl Job {
         let target = target.clone();
         Ok(Self { recipe, name, overrides, target, opened, splits, selected, trainable, total, steps, memory })
     }
+}
 
-    /// Paths that data and model are resolved to have been checked; this is the base's name for the adapter's card.
-    pub fn base_name(&self) -> &str {
-        &self.recipe.model.path
+/// The resolved recipe must mean the same from wherever it is read again, so paths that exist become absolute.
+fn absolute(recipe: &mut Recipe, root: &Path) {
+    let fix = |path: &mut String| {
+        if let Ok(found) = root.join(&*path).canonicalize() {
+            *path = found.display().to_string();
+        }
+    };
+    if models::embedded(&recipe.model.path).is_none() {
+        fix(&mut recipe.model.path);
+    }
+    if !recipe.data.train.starts_with("synthetic:") {
+        fix(&mut recipe.data.train);
+    }
+    if let Some(EvalData::Path(path)) = &mut recipe.data.eval
+        && !path.starts_with("synthetic:")
+    {
+        fix(path);
+    }
+    if recipe.data.template.ends_with(".jinja") {
+        fix(&mut recipe.data.template);
     }
 }
 

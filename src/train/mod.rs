@@ -8,6 +8,7 @@
 
 mod artifact;
 mod banner;
+mod begin;
 mod cursor;
 mod estimate;
 mod evaluate;
@@ -15,10 +16,13 @@ mod job;
 mod resident;
 mod run;
 mod save;
+mod subject;
 
-pub use artifact::{attach_saved, files};
+pub use artifact::{attach_none, attach_saved, files};
+pub use begin::{Begun, resume_command};
 pub use estimate::estimate;
-pub use evaluate::evaluate;
+pub use evaluate::{Evaluation, evaluate};
 pub use job::{Job, Options, Target};
 pub use resident::{peak_bytes, resident_bytes};
 pub use run::{Outcome, Run};
+pub use subject::Subject;

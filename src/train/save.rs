@@ -1,7 +1,5 @@
 //! Checkpoints, the final adapter and its verification.
 
-use indexmap::IndexMap;
-
 use super::artifact::{files, read_back};
 use super::{Run, peak_bytes};
 use crate::Result;
@@ -81,9 +79,6 @@ fn update_norm(a: &HostTensor, b: &HostTensor) -> f64 {
     };
     (0..r).flat_map(|i| (0..r).map(move |j| (i, j))).map(|(i, j)| gram(i, j)).sum::<f64>().max(0.0).sqrt()
 }
-
-/// Values by path, as [`Learner::export`] gives them.
-pub(super) type Values = IndexMap<String, HostTensor>;
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,13 @@
 //! `lowrank doctor`: what this build has and what this machine offers it.
 
 use lowrank::Result;
+use lowrank::events::Format;
 use lowrank_cli::device::{BACKENDS, pick, runtimes};
 use lowrank_cli::stdout;
 use lowrank_cli::table::Table;
 use serde_json::json;
 
-use crate::args::{Format, Output};
+use crate::args::Output;
 
 /// Examples: `lowrank doctor`, `lowrank doctor --format json`
 #[derive(Debug, clap::Args)]

@@ -1,8 +1,15 @@
 //! `lowrank inspect`: what is in an adapter, a model or a data file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use lowrank::adapters::peft::{CONFIG_FILE, PeftConfig, TENSORS_FILE};
+use lowrank::events::{Format, units};
+use lowrank::models::gguf::GgufFile;
+use lowrank::models::{ModelConfig, Safetensors, WeightSource, open};
 use lowrank::{Error, Result};
+use lowrank_cli::stdout;
+use lowrank_cli::table::Table;
+use serde_json::{Value, json};
 
 use crate::args::Output;
 
@@ -10,7 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   lowrank inspect runs/my/final
   lowrank inspect model.gguf
-  lowrank inspect rows.csv --recipe my.toml";
+  lowrank inspect rows.csv --recipe my.toml --rows 3";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -23,10 +30,123 @@ pub struct Inspect {
     /// Override one key of that recipe (repeatable)
     #[arg(long, value_name = "KEY=VALUE", requires = "recipe")]
     pub set: Vec<String>,
+    /// Rows of a data file to show
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub rows: usize,
 }
 
 impl Inspect {
-    pub fn run(&self, _output: &Output) -> Result<()> {
-        Err(Error::Failed("inspecting is not wired up in this build".into()))
+    pub fn run(&self, output: &Output) -> Result<()> {
+        let path = self.path.as_path();
+        let last = path.join("final");
+        match () {
+            () if self.recipe.is_some() => Err(Error::Failed("inspecting data is not wired up in this build".into())),
+            () if path.join(CONFIG_FILE).exists() => adapter(path, output.format),
+            () if last.join(CONFIG_FILE).exists() => adapter(&last, output.format),
+            () if has_suffix(path, "gguf") => {
+                let file = GgufFile::open(path)?;
+                model(&file, Some(file.config()), output.format)
+            }
+            () if has_suffix(path, "safetensors") => model(&Safetensors::open_file(path)?, None, output.format),
+            () if path.is_dir() || path == Path::new("tiny") => {
+                let opened = open(&path.to_string_lossy(), Path::new("."))?;
+                model(&*opened.weights, Some(&opened.config), output.format)
+            }
+            () if path.is_file() => Err(not_without_recipe(path)),
+            () => Err(Error::input("no such file or directory").file(path).into()),
+        }
     }
+}
+
+fn has_suffix(path: &Path, suffix: &str) -> bool {
+    path.extension().is_some_and(|own| own.eq_ignore_ascii_case(suffix))
+}
+
+fn not_without_recipe(path: &Path) -> Error {
+    let error = Error::input("neither an adapter nor a model").file(path);
+    error.hint("a data file is shown as the model sees it: add `--recipe RECIPE`").into()
+}
+
+/// Tensors and norms of a PEFT adapter, and what its configuration says.
+fn adapter(dir: &Path, format: Format) -> Result<()> {
+    let config = PeftConfig::read(&dir.join(CONFIG_FILE), "llama")?;
+    let weights = Safetensors::open_file(&dir.join(TENSORS_FILE))?;
+    let mut rows = rows(&weights);
+    for row in &mut rows {
+        row.norm = Some(weights.read(&row.name)?.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt());
+    }
+    if format == Format::Json {
+        let base = &config.base_model_name_or_path;
+        return stdout::print_json(&json!({ "adapter": config.lora, "base": base, "tensors": json_rows(&rows) }));
+    }
+    let lora = &config.lora;
+    let facts = [
+        ("base", config.base_model_name_or_path.clone()),
+        ("rank", lora.rank.to_string()),
+        ("alpha", lora.alpha.to_string()),
+        ("scaled by", if lora.rslora { "alpha / sqrt(rank)" } else { "alpha / rank" }.to_string()),
+    ];
+    config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    print(&facts, &rows)
+}
+
+/// Tensors of a model and, where there is one, its configuration.
+fn model(weights: &dyn WeightSource, config: Option<&ModelConfig>, format: Format) -> Result<()> {
+    let rows = rows(weights);
+    if format == Format::Json {
+        return stdout::print_json(&json!({ "model": config, "tensors": json_rows(&rows) }));
+    }
+    let facts = config.map(|config| {
+        [
+            ("family", config.model_type.clone()),
+            ("layers", config.num_hidden_layers.to_string()),
+            ("hidden", config.hidden_size.to_string()),
+            ("heads", format!("{} ({} key-value)", config.num_attention_heads, config.num_key_value_heads)),
+            ("vocabulary", config.vocab_size.to_string()),
+        ]
+    });
+    print(facts.as_ref().map_or(&[], |facts| facts.as_slice()), &rows)
+}
+
+struct Row {
+    name: String,
+    dtype: String,
+    shape: Vec<usize>,
+    bytes: u64,
+    norm: Option<f64>,
+}
+
+fn rows(weights: &dyn WeightSource) -> Vec<Row> {
+    let row = |name: String| Row {
+        dtype: weights.dtype(&name),
+        shape: weights.shape(&name).unwrap_or_default(),
+        bytes: weights.stored_bytes(&name),
+        norm: None,
+        name,
+    };
+    weights.names().into_iter().map(row).collect()
+}
+
+fn json_rows(rows: &[Row]) -> Vec<Value> {
+    let row = |row: &Row| json!({ "name": row.name, "dtype": row.dtype, "shape": row.shape, "bytes": row.bytes, "norm": row.norm });
+    rows.iter().map(row).collect()
+}
+
+fn print(facts: &[(&str, String)], rows: &[Row]) -> Result<()> {
+    let mut text: String = facts.iter().map(|(name, value)| format!("{name:<11} {}\n", printable(value))).collect();
+    let values: usize = rows.iter().map(|row| row.shape.iter().product::<usize>()).sum();
+    let bytes = rows.iter().map(|row| row.bytes).sum();
+    text += &format!("tensors     {}, {} values, {}\n\n", rows.len(), units::count(values), units::bytes(bytes));
+    let mut table = Table::new(["tensor", "type", "shape", "bytes", "norm"]);
+    for row in rows {
+        let shape = row.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" x ");
+        let norm = row.norm.map(|norm| format!("{norm:.4}")).unwrap_or_default();
+        table.row([printable(&row.name), row.dtype.clone(), shape, units::bytes(row.bytes), norm]);
+    }
+    stdout::print(&(text + &table.render()))
+}
+
+/// Names come from files of strangers: control characters could steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -2,13 +2,14 @@
 
 use clap::Subcommand;
 use lowrank::adapters::{METHODS, Method};
+use lowrank::events::Format;
 use lowrank::recipe::{nearest, schema_of};
 use lowrank::{Error, Result};
 use lowrank_cli::stdout;
 use lowrank_cli::table::Table;
 
 use super::schema::explain;
-use crate::args::{Format, Output};
+use crate::args::Output;
 
 /// What a recipe may name in place of a method.
 const WITHOUT_ADAPTER: [Method; 2] = [

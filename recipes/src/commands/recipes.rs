@@ -5,12 +5,13 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use lowrank::events::Format;
 use lowrank::{Error, Result};
 use lowrank_cli::table::Table;
 use lowrank_cli::{SHIPPED, stdout};
 use serde_json::json;
 
-use crate::args::{Format, Output};
+use crate::args::Output;
 
 /// Examples: `lowrank recipes`, `lowrank recipes show tiny/lora`, `lowrank recipes copy tiny/lora my.toml`
 #[derive(Debug, clap::Args)]

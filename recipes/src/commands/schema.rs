@@ -1,11 +1,12 @@
 //! `lowrank schema`: the recipe format, for editors and for people.
 
 use lowrank::Result;
+use lowrank::events::Format;
 use lowrank::recipe;
 use lowrank_cli::stdout;
 use serde_json::Value;
 
-use crate::args::{Format, Output};
+use crate::args::Output;
 
 /// Examples: `lowrank schema > recipe.schema.json`, `lowrank schema --field optim.schedule`
 #[derive(Debug, clap::Args)]

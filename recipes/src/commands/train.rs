@@ -1,9 +1,17 @@
 //! `lowrank train`: one recipe, one run.
 
-use std::path::PathBuf;
+use std::io::Stderr;
+use std::path::{Path, PathBuf};
 
+use lowrank::checkpoint::{self, Layout};
+use lowrank::events::{Bus, Console, Control, Status};
+use lowrank::recipe::Resolved;
+use lowrank::train::{Begun, Job, Options, Outcome, resume_command};
 use lowrank::{Error, Result};
 use lowrank_cli::{SHIPPED, pick, stdout};
+
+/// What an interruption from the dashboard counts as.
+const SIGINT: i32 = 2;
 
 use crate::args::{OnDevice, Output, Overrides};
 
@@ -51,15 +59,96 @@ impl Train {
         self.overrides.sets().into_iter().chain(steps).collect()
     }
 
-    pub fn run(&self, _output: &Output) -> Result<()> {
-        let Some(recipe) = &self.recipe else {
-            return Err(Error::Failed("resuming a run is not wired up in this build".into()));
-        };
-        let resolved = SHIPPED.load(recipe, &self.sets())?;
-        let _chosen = pick(&self.device.device)?;
+    pub fn run(&self, output: &Output) -> Result<()> {
+        let resolved = self.resolve()?;
+        let target = pick(&self.device.device)?;
+        let job = Job::prepare(&resolved, &target)?;
+        let mut console = Console::stderr(output.format, output.color, job.recipe.log.every);
         if self.dry_run {
-            return stdout::print(&resolved.recipe.to_toml()?);
+            console.banner(&job.banner());
+            return stdout::print(&job.recipe.to_toml()?);
         }
-        Err(Error::Failed("training is not wired up in this build".into()))
+        let options = Options { out: self.out.clone(), resume: self.resume.clone() };
+        let Begun { run, notes, warnings } = job.begin(&options)?;
+        let Some(run) = run else {
+            notes.iter().for_each(|note| eprintln!("{note}"));
+            return Ok(());
+        };
+        if !output.quiet {
+            console.banner(&job.banner().line("run", run.path().display().to_string()));
+            notes.iter().for_each(|note| eprintln!("{note}"));
+        }
+        warnings.iter().for_each(|warning| eprintln!("warn   {warning}"));
+        let (path, name) = (run.path(), job.name.clone());
+        let control = Control::new();
+        control.install_signal_handlers()?;
+        let bus = self.listen(run.bus()?, console, &control, output)?;
+        let outcome = run.train(&bus, &control)?;
+        drop(bus);
+        if outcome.status == Status::Interrupted {
+            eprintln!("go on with: {}", resume_command(&path, &name));
+            return Err(Error::Interrupted { signal: outcome.signal.unwrap_or(SIGINT) });
+        }
+        if !output.quiet {
+            eprintln!("{}", summary(&path, &outcome));
+        }
+        Ok(())
     }
+
+    /// The recipe named, or the one that the run to be resumed was started with.
+    fn resolve(&self) -> Result<Resolved> {
+        match (&self.recipe, &self.resume) {
+            (Some(recipe), _) => SHIPPED.load(recipe, &self.sets()),
+            (None, Some(Some(run))) => {
+                let (run, _) = checkpoint::locate(run);
+                let layout = Layout::of(run)?;
+                let mut resolved = SHIPPED.load(&layout.recipe().display().to_string(), &self.sets())?;
+                resolved.name = layout.read_info()?.recipe;
+                Ok(resolved)
+            }
+            (None, _) => Err(Error::input("which run? name a recipe, or the run with `--resume=RUN`").into()),
+        }
+    }
+
+    #[cfg(feature = "tui")]
+    fn listen(&self, bus: Bus, console: Console<Stderr>, control: &Control, output: &Output) -> Result<Bus> {
+        use lowrank::events::Format;
+        use lowrank::dashboard::{DashboardSink, Tui, should_use};
+        let tui = if self.no_tui || output.format == Format::Json {
+            Tui::Never
+        } else if self.tui {
+            Tui::Always
+        } else {
+            Tui::Auto
+        };
+        match should_use(tui) {
+            true => Ok(bus.with(DashboardSink::start(control, 1)?).with(console.summary())),
+            false if output.quiet => Ok(bus),
+            false => Ok(bus.with(console)),
+        }
+    }
+
+    #[cfg(not(feature = "tui"))]
+    fn listen(&self, bus: Bus, console: Console<Stderr>, _: &Control, output: &Output) -> Result<Bus> {
+        Ok(if output.quiet { bus } else { bus.with(console) })
+    }
+}
+
+/// What came of it, and what to do with it.
+fn summary(path: &Path, outcome: &Outcome) -> String {
+    let path = path.display();
+    let mut lines = Vec::new();
+    if let (Some(first), Some(last)) = (&outcome.first_eval, &outcome.last_eval) {
+        let mut line = format!("eval loss {:.4} → {:.4}", first.loss, last.loss);
+        if let (Some(before), Some(after)) = (first.metrics.get("exact_match"), last.metrics.get("exact_match")) {
+            line += &format!(", exact match {:.0} % → {:.0} %", 100.0 * before, 100.0 * after);
+        }
+        lines.push(line);
+    }
+    if let Some(verify) = &outcome.verify {
+        lines.push(format!("saved and read back: logits differ by at most {:.1e}", verify.max_abs_logit_diff));
+    }
+    lines.push(format!("adapter: {path}/final"));
+    lines.push(format!("try it:  lowrank generate {path} --prompt \"...\""));
+    lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }

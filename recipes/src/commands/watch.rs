@@ -9,7 +9,7 @@ use crate::args::Output;
 const EXAMPLES: &str = "\
 Examples:
   lowrank watch runs/my
-  lowrank watch runs/a runs/b --no-tui";
+  lowrank watch runs/a runs/b";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -17,13 +17,19 @@ pub struct Watch {
     /// Run directories, live or finished; several are drawn together
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// Plain lines instead of the dashboard
-    #[arg(long)]
-    pub no_tui: bool,
 }
 
 impl Watch {
+    #[cfg(feature = "tui")]
     pub fn run(&self, _output: &Output) -> Result<()> {
-        Err(Error::Failed("watching is not wired up in this build".into()))
+        if let Some(run) = self.runs.iter().find(|run| !run.exists()) {
+            return Err(Error::input("no such run").file(run).into());
+        }
+        lowrank::dashboard::watch(&self.runs)
+    }
+
+    #[cfg(not(feature = "tui"))]
+    pub fn run(&self, _output: &Output) -> Result<()> {
+        Err(Error::input("`watch` is not compiled in").hint("build with `--features tui`").into())
     }
 }

@@ -97,12 +97,14 @@ fn refuse_occupied(base: &dyn WeightSource, out: &Path) -> Result<()> {
     if source.is_some() && (source == real(out) || source.as_deref().and_then(Path::parent) == real(out).as_deref()) {
         return Err(Error::input("the merged model would overwrite its own base").file(out).into());
     }
-    let occupied = match std::fs::read_dir(out) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-        Err(error) => return Err(Error::io(out)(error)),
-    };
-    if occupied { Err(Error::input("the output directory is not empty").file(out).into()) } else { Ok(()) }
+    match std::fs::read_dir(out) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(Error::input("the output directory is not empty").file(out).into()),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io(out)(error)),
+    }
 }
 
 /// A directory beside its final place, removed unless it is published.

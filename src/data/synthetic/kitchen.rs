@@ -3,13 +3,15 @@
 use super::draw::Draw;
 use super::orders::{Change, Item, Order};
 
+const SEED: u64 = u64::from_be_bytes(*b".kitchen");
+
 /// What stands between the spoken order and the ticket.
 const CUE: &str = " >>";
 
 /// `rows` distinct pairs of prompt and completion.
 pub fn rows(rows: usize) -> Vec<(String, String)> {
     super::distinct(rows, |stream| {
-        let mut draw = Draw::new(0x6b69_7463_6865_6e00, stream);
+        let mut draw = Draw::new(SEED, stream);
         let order = Order::invent(&mut draw);
         (format!("{}{CUE}", order.spoken(&mut draw)), format!(" {}", ticket(&order)))
     })

@@ -5,6 +5,8 @@ use super::draw::Draw;
 use super::grammar::in_words;
 use super::world::Entity;
 
+const SEED: u64 = u64::from_be_bytes(*b"....menu");
+
 /// What stands between the facts and the sentence.
 const CUE: &str = " =>";
 
@@ -14,7 +16,7 @@ const SLOTS: [&str; 7] = ["name", "food", "price", "area", "rating", "family", "
 /// `rows` distinct pairs of prompt and completion, no two with the same facts.
 pub fn rows(rows: usize) -> Vec<(String, String)> {
     super::distinct(rows, |stream| {
-        let mut draw = Draw::new(0x6d65_6e75, stream);
+        let mut draw = Draw::new(SEED, stream);
         let mut restaurant = Entity::invent("restaurant", &mut draw);
         restaurant.facts.retain(|(slot, _)| SLOTS.contains(slot));
         let told = draw.between(3, SLOTS.len() - 1);

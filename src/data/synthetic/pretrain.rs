@@ -18,13 +18,14 @@ pub fn corpus(seed: u64, documents: usize) -> impl Iterator<Item = String> {
 
 fn document(seed: u64, draw: &mut Draw) -> String {
     match draw.below(100) {
-        0..12 => prose(&known(seed, draw), draw),
-        12..20 => listing(&known(seed, draw), draw),
-        20..45 => facts_twice(&known(seed, draw), draw),
-        45..63 => reading(&known(seed, draw), draw),
-        63..71 => encyclopedia(&known(seed, draw), draw),
-        71..79 => dialogue(&known(seed, draw), draw),
-        79..91 => tale(draw),
+        0..8 => prose(&known(seed, draw), draw),
+        8..12 => listing(&known(seed, draw), draw),
+        12..24 => copied(&known(seed, draw), draw),
+        24..50 => facts_twice(&known(seed, draw), draw),
+        50..66 => reading(&known(seed, draw), draw),
+        66..73 => encyclopedia(&known(seed, draw), draw),
+        73..81 => dialogue(&known(seed, draw), draw),
+        81..91 => tale(draw),
         _ => bill(&Order::invent(draw), draw),
     }
 }
@@ -42,6 +43,11 @@ fn known(seed: u64, draw: &mut Draw) -> Entity {
 fn prose(entity: &Entity, draw: &mut Draw) -> String {
     let count = draw.between(1, 5);
     sentences(entity, count, draw).join(" ")
+}
+
+/// The same facts listed twice, in two orders and notations.
+fn copied(entity: &Entity, draw: &mut Draw) -> String {
+    format!("{}\n\n{}", listing(entity, draw), listing(entity, draw))
 }
 
 /// A listing and sentences that tell the same facts, either first.

@@ -145,3 +145,106 @@ fn llama3(metadata: &Metadata, config: &ModelConfig, stored: &[f32]) -> Result<R
         original_max_position_embeddings: original,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::path::Path;
+
+    use super::super::header::Value;
+    use super::*;
+
+    fn fields(arch: &str) -> HashMap<String, Value> {
+        let sizes = [
+            ("context_length", 128),
+            ("embedding_length", 64),
+            ("block_count", 2),
+            ("feed_forward_length", 160),
+            ("attention.head_count", 4),
+            ("attention.head_count_kv", 2),
+        ];
+        let mut all: HashMap<_, _> =
+            sizes.into_iter().map(|(key, size)| (format!("{arch}.{key}"), Value::Int(size))).collect();
+        all.insert("general.architecture".into(), Value::Text(arch.into()));
+        all.insert(format!("{arch}.attention.layer_norm_rms_epsilon"), Value::Float(1e-6));
+        all
+    }
+
+    fn parse(fields: HashMap<String, Value>, factors: Option<&[f32]>, tensors: &[&str]) -> Result<ModelConfig> {
+        config(&Metadata::new(fields, Path::new("m.gguf")), factors, |name| {
+            (name == "model.embed_tokens.weight" || tensors.contains(&name)).then(|| vec![512, 64])
+        })
+    }
+
+    fn llama_with(key: &str, value: Value) -> Result<ModelConfig> {
+        let mut fields = fields("llama");
+        fields.insert(key.into(), value);
+        parse(fields, None, &[])
+    }
+
+    #[test]
+    fn tensors_tell_the_biases_and_the_head() {
+        let llama = parse(fields("llama"), None, &[]).unwrap();
+        assert!(llama.tie_word_embeddings && !llama.qkv_bias && !llama.o_bias && !llama.mlp_bias);
+        let tensors = ["model.layers.0.self_attn.q_proj.bias", "lm_head.weight"];
+        let qwen = parse(fields("qwen2"), None, &tensors).unwrap();
+        assert_eq!((qwen.model_type.as_str(), qwen.head_dim, qwen.vocab_size), ("qwen2", 16, 512));
+        assert!(qwen.qkv_bias && !qwen.o_bias && !qwen.tie_word_embeddings);
+    }
+
+    #[test]
+    fn both_kinds_of_end_token_end_a_generation() {
+        let mut fields = fields("llama");
+        fields.insert("tokenizer.ggml.eos_token_id".into(), Value::Int(2));
+        fields.insert("tokenizer.ggml.eot_token_id".into(), Value::Int(5));
+        assert_eq!(parse(fields, None, &[]).unwrap().eos_token_ids, [2, 5]);
+    }
+
+    #[test]
+    fn scaling_is_linear_or_found_in_the_frequency_factors() {
+        let linear = llama_with("llama.rope.scaling.factor", Value::Float(4.0)).unwrap();
+        assert_eq!(linear.rope.scaling, RopeScaling::Linear { factor: 4.0 });
+
+        // Llama 3.2's factor 32 over heads of 16, from the formula in the model's own documentation.
+        let mut fields = fields("llama");
+        fields.insert("llama.rope.freq_base".into(), Value::Float(5e5));
+        let factors = [1.0, 1.0, 1.0, 1.0, 3.292_262, 32.0, 32.0, 32.0];
+        let scaling = parse(fields.clone(), Some(&factors), &[]).unwrap().rope.scaling;
+        let expected = RopeScaling::Llama3 {
+            factor: 32.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
+        assert_eq!(scaling, expected);
+        for wrong in [&factors[..7], &[2.0; 8], &[f32::NAN; 8], &[0.0; 8], &[]] {
+            let message = parse(fields.clone(), Some(wrong), &[]).unwrap_err().to_string();
+            assert!(message.contains("rope_freqs.weight"), "{message}");
+        }
+    }
+
+    #[test]
+    fn other_maths_is_refused_by_name() {
+        for (key, value) in [
+            ("general.architecture", Value::Text("gemma".into())),
+            ("general.type", Value::Text("adapter".into())),
+            ("llama.attention.head_count", Value::Int(0)),
+            ("llama.attention.head_count", Value::Ints(vec![4, 4])),
+            ("llama.feed_forward_length", Value::Int(-1)),
+            ("llama.block_count", Value::Text("2".into())),
+            ("llama.rope.dimension_count", Value::Int(8)),
+            ("llama.rope.freq_base", Value::Float(f64::NAN)),
+            ("llama.rope.scaling.type", Value::Text("yarn".into())),
+            ("llama.expert_count", Value::Int(8)),
+            ("llama.attention.sliding_window", Value::Int(64)),
+            ("split.count", Value::Int(2)),
+            ("tokenizer.ggml.eos_token_id", Value::Int(512)),
+        ] {
+            let message = llama_with(key, value).unwrap_err().to_string();
+            let plain = key.rsplit('.').next().unwrap_or(key);
+            let known = ["head_count", "num_attention_heads", "rope_theta", "eos_token_id"];
+            let named = message.contains(plain) || known.iter().any(|name| message.contains(name));
+            assert!(named && message.contains("m.gguf"), "{key}: {message}");
+        }
+    }
+}

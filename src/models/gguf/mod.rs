@@ -84,6 +84,10 @@ impl WeightSource for GgufFile {
         })
     }
 
+    fn dtype(&self, name: &str) -> String {
+        self.tensors.get(name).map(|info| info.quant.name().to_string()).unwrap_or_default()
+    }
+
     fn stored_bytes(&self, name: &str) -> u64 {
         self.tensors.get(name).map_or(0, |info| info.range.len() as u64)
     }
@@ -127,6 +131,7 @@ mod tests {
     fn stored_bytes_are_those_of_the_file() {
         let file = GgufFile::open(&golden("llama.gguf")).unwrap();
         assert_eq!(file.stored_bytes("model.embed_tokens.weight"), 512 * 34);
+        assert_eq!(file.dtype("model.embed_tokens.weight"), "Q8_0");
         assert_eq!(file.sha256().len(), 64);
     }
 }

@@ -8,8 +8,8 @@
 
 use half::{bf16, f16};
 
+use super::header::Parsed;
 use crate::Error;
-use crate::error::InputError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Quant {
@@ -28,7 +28,7 @@ pub(super) enum Quant {
 
 impl Quant {
     /// The type with ggml's number; a type we do not read is an error naming it.
-    pub(super) fn from_id(id: u32) -> Result<Self, InputError> {
+    pub(super) fn from_id(id: u32) -> Parsed<Self> {
         Ok(match id {
             0 => Quant::F32,
             1 => Quant::F16,
@@ -44,7 +44,7 @@ impl Quant {
             other => {
                 let error = Error::input("cannot read this data type").found(other_name(other));
                 let expected = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K";
-                return Err(error.expected(expected));
+                return Err(error.expected(expected).into());
             }
         })
     }

@@ -99,4 +99,21 @@ mod tests {
         assert_eq!(undo_interleaving(&file, 8, 8), None);
         assert_eq!(undo_interleaving(&file, 8, 3), None);
     }
+
+    #[test]
+    fn only_q_and_k_of_llama_are_rearranged() {
+        let config = |model_type: &str| {
+            let json = format!(
+                r#"{{"model_type":"{model_type}","vocab_size":8,"hidden_size":64,"intermediate_size":8,
+                "num_hidden_layers":1,"num_attention_heads":8,"num_key_value_heads":2}}"#
+            );
+            ModelConfig::from_json(json.as_bytes(), std::path::Path::new("config.json")).unwrap()
+        };
+        let (llama, qwen) = (config("llama"), config("qwen2"));
+        let at = |module: &str| format!("model.layers.0.self_attn.{module}");
+        assert_eq!(interleaved_heads(&at("q_proj.weight"), &llama), Some(8));
+        assert_eq!(interleaved_heads(&at("k_proj.bias"), &llama), Some(2));
+        assert_eq!(interleaved_heads(&at("v_proj.weight"), &llama), None);
+        assert_eq!(interleaved_heads(&at("q_proj.weight"), &qwen), None);
+    }
 }

@@ -1,0 +1,152 @@
+//! The command as a user meets it: what goes to stdout, what to stderr, and how it ends.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn lowrank(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
+    command.args(arguments).env_remove("NO_COLOR").stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = lowrank(arguments).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// What a successful call prints.
+fn printed(arguments: &[&str]) -> String {
+    let (code, stdout, stderr) = run(arguments);
+    assert_eq!(code, 0, "{arguments:?}: {stderr}");
+    stdout
+}
+
+/// What a call that ends with exit code 2 complains of; it prints no data.
+fn refused(arguments: &[&str]) -> String {
+    let (code, stdout, stderr) = run(arguments);
+    assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
+    assert!(!stderr.contains("panicked") && !stderr.contains('\x1b'), "{stderr}");
+    stderr
+}
+
+fn recipe(folder: &Path, text: &str) -> String {
+    let path = folder.join("my.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().into()
+}
+
+#[test]
+fn every_problem_of_a_recipe_is_shown_in_its_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = recipe(
+        folder.path(),
+        "[model]\npath = \"tiny\"\n[adapter.lora]\nalhpa = 16\nrank = 0\n[data]\ntrain = \"rows.csv\"\n",
+    );
+    let told = refused(&["check", &path]);
+    for part in
+        ["unknown key `alhpa` in [adapter.lora]", "my.toml:4:1", "did you mean `alpha`?", "my.toml:5:8", "found 0"]
+    {
+        assert!(told.contains(part), "{part}:\n{told}");
+    }
+    assert!(told.contains("2 problems"), "{told}");
+    assert_eq!(refused(&["train", &path]), told);
+}
+
+#[test]
+fn overrides_are_checked_like_the_file() {
+    let told = refused(&["check", "tiny/lora", "--set", "train.bacth=3"]);
+    assert!(told.contains("train.bacth=3") && told.contains("did you mean `batch`?"), "{told}");
+    assert!(refused(&["train", "tiny/lora", "--set", "seed", "--dry-run"]).contains("path.to.key=VALUE"));
+    assert!(refused(&["train", "tiny/lora", "--set", "adapter.vera.rank=4"]).contains("not in this version"));
+}
+
+#[test]
+fn a_missing_file_is_a_problem_of_a_file_and_a_warning_of_a_shipped_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = recipe(folder.path(), "[model]\npath=\"tiny\"\n[adapter.none]\n[data]\ntrain=\"absent.csv\"\n");
+    assert!(refused(&["check", &path]).contains("absent.csv"));
+    assert!(refused(&["check", "absent.toml"]).contains("absent.toml"));
+    let (code, _, stderr) = run(&["check", "tiny/lora", "tiny/full", "smollm2/e2e"]);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn the_dry_run_prints_a_recipe_that_resolves_to_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = printed(&[
+        "train",
+        "tiny/lora",
+        "--set",
+        "adapter.lora.rank=3",
+        "--seed",
+        "5",
+        "--max-steps",
+        "7",
+        "--dry-run",
+    ]);
+    assert!(first.contains("rank = 3") && first.contains("seed = 5") && first.contains("max_steps = 7"), "{first}");
+    let path = recipe(folder.path(), &first);
+    assert_eq!(printed(&["train", &path, "--dry-run"]), first);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "a dry run writes nothing");
+}
+
+#[test]
+fn devices_that_are_not_compiled_in_are_refused_by_name() {
+    if !cfg!(feature = "cuda") {
+        assert!(refused(&["train", "tiny/lora", "--dry-run", "--device", "cuda:1"]).contains("--features cuda"));
+    }
+    assert!(refused(&["train", "tiny/lora", "--dry-run", "--device", "felx"]).contains("did you mean `flex`?"));
+}
+
+#[test]
+fn the_listings_are_data() {
+    let recipes: serde_json::Value = serde_json::from_str(&printed(&["recipes", "ls", "--format", "json"])).unwrap();
+    assert_eq!(recipes[0]["name"], "tiny/lora");
+    let methods = printed(&["methods"]);
+    assert!(methods.starts_with("method") && methods.contains("lora") && methods.contains("none"), "{methods}");
+    assert!(printed(&["methods", "show", "lora"]).contains("modules_to_save"));
+    let schema: serde_json::Value = serde_json::from_str(&printed(&["schema"])).unwrap();
+    assert!(schema["properties"]["adapter"].is_object());
+    assert!(printed(&["schema", "--field", "optim.adamw.lr"]).contains("0.0002"));
+    assert!(refused(&["schema", "--field", "optim.adam"]).contains("did you mean `adamw`?"));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(printed(&["completions", shell]).contains("lowrank"));
+    }
+    let doctor: serde_json::Value = serde_json::from_str(&printed(&["doctor", "--format", "json"])).unwrap();
+    assert!(doctor["backends"].is_array());
+}
+
+#[test]
+fn a_copied_recipe_is_the_shipped_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    let path = path.to_str().unwrap();
+    assert_eq!(printed(&["recipes", "copy", "tiny/lora", path]), format!("{path}\n"));
+    assert_eq!(std::fs::read_to_string(path).unwrap(), printed(&["recipes", "show", "tiny/lora"]));
+    assert!(refused(&["recipes", "copy", "tiny/lora", path]).contains("already"));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let mut child = lowrank(&["schema"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), ended.stderr.len()), (Some(0), 0), "{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+#[test]
+fn colour_comes_only_when_asked_for() {
+    let wrong = ["check", "tiny/lroa"];
+    let colored = lowrank(&wrong).args(["--color", "always"]).env("NO_COLOR", "1").output().unwrap();
+    assert!(colored.stderr.contains(&0x1b));
+    assert!(!lowrank(&wrong).output().unwrap().stderr.contains(&0x1b));
+}
+
+#[test]
+fn bad_flags_end_with_two_and_help_with_examples() {
+    assert_eq!(run(&["train"]).0, 2);
+    assert_eq!(run(&["trian", "tiny/lora"]).0, 2);
+    for command in [vec!["--help"], vec!["train", "--help"], vec!["generate", "--help"], vec!["merge", "--help"]] {
+        assert!(printed(&command).contains("Examples:"), "{command:?}");
+    }
+}

@@ -1,0 +1,93 @@
+//! Rows of named values from `.jsonl`, `.json`, `.csv`, `.tsv` and `.txt` files.
+//!
+//! A `.txt` file holds one completion per paragraph: blank lines separate them, and each becomes a row
+//! with the single column `text`. Files are UTF-8, with or without a byte order mark. No row may be
+//! longer than [`MAX_ROW_BYTES`], so that a file without line breaks cannot fill the memory.
+
+mod csv;
+mod json;
+mod source;
+mod text;
+
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use serde_json::Value;
+use sha2::Sha256;
+
+use crate::error::InputError;
+use crate::{Error, Result};
+use source::Source;
+
+/// The longest row that is read.
+pub const MAX_ROW_BYTES: usize = 16 << 20;
+
+/// The file extensions that [`read`] knows.
+pub const EXTENSIONS: [&str; 5] = ["jsonl", "json", "csv", "tsv", "txt"];
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// From 1: the line the row starts at, or its index where rows are not lines.
+    pub number: usize,
+    pub fields: IndexMap<String, Value>,
+}
+
+/// The rows of one file.
+#[derive(Clone, Debug)]
+pub struct Table {
+    pub path: PathBuf,
+    /// What `Row::number` counts: `line` or `row`.
+    pub place: &'static str,
+    pub rows: Vec<Row>,
+}
+
+impl Table {
+    /// The columns of the first row.
+    pub fn columns(&self) -> Vec<&str> {
+        self.rows.first().map_or(Vec::new(), |row| row.fields.keys().map(String::as_str).collect())
+    }
+
+    /// An error about one row.
+    pub fn error(&self, row: usize, what: impl Into<String>) -> InputError {
+        Error::input(what).file(&self.path).place(self.place, row.to_string())
+    }
+}
+
+/// Reads a file by its extension and feeds its bytes to `hash`.
+///
+/// # Errors
+/// Anything that is not a readable, non-empty, well-formed file of rows: an input error with file and line.
+pub fn read(path: &Path, hash: &mut Sha256) -> Result<Table> {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_ascii_lowercase();
+    if !EXTENSIONS.contains(&extension.as_str()) {
+        let known = EXTENSIONS.map(|extension| format!(".{extension}")).join(", ");
+        return Err(Error::input("not a data file by its name").file(path).expected(format!("one of {known}")).into());
+    }
+    let source = Source::open(path, hash)?;
+    let (place, rows) = match extension.as_str() {
+        "jsonl" => ("line", json::lines(source)?),
+        "json" => ("row", json::array(source)?),
+        "csv" => ("line", csv::records(source, b',')?),
+        "tsv" => ("line", csv::records(source, b'\t')?),
+        _ => ("line", text::paragraphs(source)?),
+    };
+    if rows.is_empty() {
+        return Err(Error::input("there are no rows in the file").file(path).into());
+    }
+    Ok(Table { path: path.to_path_buf(), place, rows })
+}
+
+/// What a JSON value is, in words.
+pub fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests;
