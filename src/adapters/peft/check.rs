@@ -2,7 +2,6 @@
 
 use super::file::AdapterTensors;
 use super::slot::{Part, Slot};
-use crate::tensors::HostTensor;
 use crate::adapters::{LoraConfig, Module, ModuleKind, Origin, Selected, saved, select};
 use crate::error::InputError;
 use crate::tensors::HostTensor;
