@@ -29,6 +29,9 @@ impl WeightSource for Memory {
     fn stored_bytes(&self, name: &str) -> u64 {
         self.0[name].values.len() as u64 * 4
     }
+    fn dtype(&self, _: &str) -> String {
+        "F32".into()
+    }
     fn sha256(&self) -> String {
         String::new()
     }
