@@ -150,3 +150,48 @@ fn bad_flags_end_with_two_and_help_with_examples() {
         assert!(printed(&command).contains("Examples:"), "{command:?}");
     }
 }
+
+#[test]
+fn models_adapters_and_data_are_looked_into() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden");
+    let model = format!("{golden}/gguf/llama.gguf");
+    let shown = printed(&["inspect", &model]);
+    for part in ["family      llama", "model.embed_tokens.weight", "Q8_0", "512 x 32"] {
+        assert!(shown.contains(part), "{part}:\n{shown}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&printed(&["inspect", &model, "--format", "json"])).unwrap();
+    assert_eq!(json["model"]["vocab_size"], 512);
+
+    let data = ["inspect", "synthetic:menu", "--recipe", "tiny/lora", "--rows", "1", "--set"];
+    let shown = printed(&[&data[..], &[&format!("model.path={model}")]].concat());
+    assert!(shown.starts_with("sequence 1:") && shown.contains(" trained"), "{shown}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let rows = folder.path().join("rows.csv");
+    std::fs::write(&rows, "prompt,completion\n").unwrap();
+    let rows = rows.to_str().unwrap();
+    assert!(refused(&["inspect", rows]).contains("--recipe"));
+    let empty = ["inspect", rows, "--recipe", "tiny/lora", "--set"];
+    assert!(refused(&[&empty[..], &[&format!("model.path={model}")]].concat()).contains("rows.csv"));
+    assert!(refused(&["inspect", "absent"]).contains("absent"));
+}
+
+#[test]
+fn an_adapter_is_shown_with_its_norms() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    write(
+        "adapter_config.json",
+        br#"{"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["q_proj"], "base_model_name_or_path": "some/base\u001b"}"#,
+    );
+    let name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+    let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}}}"#);
+    let values = [3.0_f32.to_le_bytes(), 4.0_f32.to_le_bytes()].concat();
+    let length = (header.len() as u64).to_le_bytes();
+    write("adapter_model.safetensors", &[&length[..], header.as_bytes(), &values].concat());
+    let shown = printed(&["inspect", folder.path().to_str().unwrap()]);
+    for part in ["rank        1", "some/base", name, "1 x 2", "5.0000"] {
+        assert!(shown.contains(part), "{part}:\n{shown}");
+    }
+    assert!(!shown.contains('\x1b'));
+}

@@ -285,14 +285,14 @@ fn answers(template: &Template, turns: &[Message], notes: &mut Vec<Note>) -> Res
         let span = before.len()..through.len();
         (through.starts_with(&before) && text.starts_with(&through)).then_some(Answer { turn, span })
     };
-    let assistant = (0..turns.len()).filter(|&turn| turns[turn].role == Role::Assistant);
+    let mut assistant = (0..turns.len()).filter(|&turn| turns[turn].role == Role::Assistant);
     let found: Option<Vec<Answer>> = assistant.clone().map(|turn| find(turn, GenerationPrompt::Add)).collect();
     let in_order = |found: &Vec<Answer>| found.windows(2).all(|pair| pair[0].span.end <= pair[1].span.start);
     if let Some(found) = found.filter(in_order) {
         return Ok((text, found));
     }
     notes.push(Note::LastTurnOnly);
-    let only = assistant.last().and_then(|turn| {
+    let only = assistant.next_back().and_then(|turn| {
         let by_content = || verbatim(&text, turns, turn);
         find(turn, GenerationPrompt::Add).or_else(by_content).or_else(|| find(turn, GenerationPrompt::Omit))
     });

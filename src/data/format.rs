@@ -3,13 +3,11 @@
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::messages;
+use super::messages::{self, Message};
 use super::rows::{Row, Table, kind};
 use crate::error::InputError;
-use crate::recipe::Format;
+use crate::recipe::{Format, nearest};
 use crate::{Error, Result};
-
-pub use super::messages::{Message, Role};
 
 /// One row, whatever its file looked like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,7 +184,7 @@ fn missing(format: &Format, table: &Table, known: &[&[&str]]) -> InputError {
     };
     let error = Error::input(what).file(&table.path).found(found).expected(wanted.join(", or "));
     let absent = known.iter().flat_map(|names| names.iter()).filter(|name| !there.contains(*name));
-    let closest = absent.filter_map(|&name| Some((name, nearest(name, &there)?))).next();
+    let closest = absent.filter_map(|&name| Some((name, nearest(name, there.iter().copied())?))).next();
     match closest {
         Some((name, column)) => error.hint(format!("is `{column}` a misspelt `{name}`?")),
         None => error.hint("name them: format = { columns = { prompt = \"...\", completion = \"...\" } }"),
@@ -194,20 +192,13 @@ fn missing(format: &Format, table: &Table, known: &[&[&str]]) -> InputError {
 }
 
 fn suggest(error: InputError, name: &str, choices: &[&str]) -> InputError {
-    match nearest(name, choices) {
+    match nearest(name, choices.iter().copied()) {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
         None => error,
     }
 }
 
-/// The choice that is one or two slips away from `name`.
-pub(super) fn nearest<'a>(name: &str, choices: &[&'a str]) -> Option<&'a str> {
-    let slips = |choice: &&&str| strsim::damerau_levenshtein(&name.to_lowercase(), &choice.to_lowercase());
-    let allowed = 1 + name.chars().count() / 5;
-    choices.iter().min_by_key(slips).filter(|choice| slips(choice) <= allowed).copied()
-}
-
-pub(super) fn quoted(names: &[&str]) -> String {
+fn quoted(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
@@ -231,6 +222,7 @@ fn alpaca(instruction: &str, input: &str, wording: Wording) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Role;
     use serde_json::json;
 
     fn table(rows: Value) -> Table {

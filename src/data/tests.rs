@@ -151,6 +151,20 @@ fn refusals_name_the_row_or_the_key() {
 }
 
 #[test]
+fn generated_corpora_load_by_name() {
+    let dir = directory(&[]);
+    let menu = Data { eval: fraction(0.05), max_len: 512, ..data("synthetic:menu") };
+    let splits = load(&menu, &tokenizer(), dir.path()).unwrap();
+    let eval = splits.eval.as_ref().unwrap();
+    assert_eq!(splits.train.report.used + eval.report.used, synthetic::pairs("menu").unwrap().len());
+    assert_eq!(eval.report.duplicates_with_train, 0);
+    assert_eq!(splits.train.report.warnings, []);
+    assert_eq!(load(&menu, &tokenizer(), dir.path()).unwrap(), splits);
+    let error = refusal(&Data { format: Format::Alpaca, ..menu }, &dir);
+    assert!(error.contains("key data.format: a generated corpus has its own format"), "{error}");
+}
+
+#[test]
 fn inspection_shows_the_mask_the_counts_and_the_lengths() {
     let dir = directory(&[(
         "d.jsonl",

@@ -3,6 +3,7 @@
 mod config;
 mod config_json;
 pub mod gguf;
+mod fresh;
 mod header;
 #[cfg(test)]
 mod hostile;
@@ -18,6 +19,7 @@ mod sites;
 mod source;
 
 pub use config::*;
+pub use fresh::write_untrained;
 pub use load::load;
 pub use open::*;
 pub use safetensors::Safetensors;

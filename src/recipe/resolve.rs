@@ -46,7 +46,8 @@ pub(super) fn resolve(
     root: PathBuf,
 ) -> Result<Resolved> {
     let mut tree = Tree::parse(file, text).map_err(Error::Inputs)?;
-    let mut errors: Vec<InputError> = sets.iter().filter_map(|argument| tree.set(argument).err()).collect();
+    let mut errors: Vec<InputError> =
+        sets.iter().filter_map(|argument| tree.set(argument).err()).map(|error| *error).collect();
     let schema = schema::schema();
     let mut table = std::mem::take(&mut tree.table);
     let mut problems = shape::check(&mut table, &schema);

@@ -78,29 +78,25 @@ impl Tree {
     }
 
     /// Applies one `path.to.key=VALUE`. The value is TOML; what is not TOML is taken as a string.
-    pub fn set(&mut self, argument: &str) -> Result<(), InputError> {
+    pub fn set(&mut self, argument: &str) -> Result<(), Box<InputError>> {
         let source = Source { from: From::Override, text: argument.to_string() };
-        let (key, raw) = argument.split_once('=').ok_or_else(|| {
-            InputError::new("an override needs a key and a value")
-                .found(format!("`{argument}`"))
-                .expected("path.to.key=VALUE")
-        })?;
-        let segments = dotted(key).ok_or_else(|| {
-            InputError::new("not a dotted key").found(format!("`{}`", key.trim())).expected("path.to.key=VALUE")
-        })?;
-        let value = match toml::from_str::<Table>(&format!("value ={raw}")) {
-            Ok(mut table) => table.remove("value").unwrap_or_else(|| Value::String(String::new())),
-            Err(error) if raw.trim_start().starts_with(['[', '{', '"', '\'']) => {
-                let start = key.len() + 1;
-                let message = error.message().to_string();
-                return Err(source.locate(InputError::new(message), start..argument.len()));
-            }
-            Err(_) => Value::String(raw.trim().to_string()),
+        let Some((key, raw)) = argument.split_once('=') else {
+            let error = InputError::new("an override needs a key and a value").found(format!("`{argument}`"));
+            return Err(Box::new(error.expected("path.to.key=VALUE")));
         };
+        let Some(segments) = dotted(key) else {
+            let error = InputError::new("not a dotted key").found(format!("`{}`", key.trim()));
+            return Err(Box::new(error.expected("path.to.key=VALUE")));
+        };
+        let value_span = key.len() + 1..argument.len();
+        let value =
+            value(raw).map_err(|message| Box::new(source.locate(InputError::new(message), value_span.clone())))?;
         let path = insert(&mut self.table, "", &segments, value);
-        self.origins.retain(|known, _| known != &path && !known.starts_with(&format!("{path}.")));
-        let (key, value) = (0..key.trim_end().len(), key.len() + 1..argument.len());
-        self.origins.insert(path.clone(), Origin { source: self.sources.len(), key, value });
+        let is_replaced =
+            |known: &str| known.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        self.origins.retain(|known, _| !is_replaced(known));
+        let key = 0..key.trim_end().len();
+        self.origins.insert(path.clone(), Origin { source: self.sources.len(), key, value: value_span });
         self.sources.push(source);
         self.overridden.push(path);
         Ok(())
@@ -166,8 +162,9 @@ fn parent(path: &str) -> Option<&str> {
     path.rfind(['.', '[']).map(|end| &path[..end])
 }
 
+/// The segments of a dotted key.
 fn dotted(key: &str) -> Option<Vec<String>> {
-    let mut table = toml::from_str::<Table>(&format!("{key}=0")).ok()?;
+    let mut table = toml::from_str::<Table>(&format!("{key}=0")).ok().filter(|_| !key.contains('\n'))?;
     let mut segments = Vec::new();
     loop {
         let (name, value) = table.into_iter().next()?;
@@ -176,6 +173,15 @@ fn dotted(key: &str) -> Option<Vec<String>> {
             Value::Table(inner) => table = inner,
             _ => return Some(segments),
         }
+    }
+}
+
+/// What the text after `=` says, or why it is malformed TOML.
+fn value(raw: &str) -> Result<Value, String> {
+    match toml::from_str::<Table>(&format!("value ={raw}")) {
+        Ok(mut table) if table.len() == 1 => Ok(table.remove("value").unwrap_or_else(|| raw.into())),
+        Err(error) if raw.trim_start().starts_with(['[', '{', '"', '\'']) => Err(error.message().to_string()),
+        _ => Ok(Value::String(raw.trim().to_string())),
     }
 }
 
@@ -250,7 +256,7 @@ mod tests {
     #[test]
     fn malformed_overrides_are_refused() {
         let mut tree = tree("");
-        for argument in ["seed", "=3", "a..b=1", "a b=1", "a=[1,", "a=\"x"] {
+        for argument in ["seed", "=3", "a..b=1", "a b=1", "[a]\nb=1", "a=[1,", "a=\"x"] {
             tree.set(argument).unwrap_err();
         }
     }
@@ -279,6 +285,8 @@ mod tests {
         tree.set("adapter.lora.alhpa = 3").unwrap();
         let given = error(&tree, "adapter.lora.alhpa", Part::Key);
         assert_eq!((pointed_at(&given), &given.file), ("adapter.lora.alhpa", &None));
+        tree.set("adapter.lora.targets=[1]").unwrap();
+        assert_eq!(pointed_at(&error(&tree, "adapter.lora.targets[0]", Part::Value)), "adapter.lora.targets");
     }
 
     #[test]

@@ -1,8 +1,16 @@
 //! `lowrank eval`: loss and scores on held-out rows.
 
+use lowrank::checkpoint::{self, Layout};
+use lowrank::data;
+use lowrank::events::{Control, Event, Format};
+use lowrank::recipe::Resolved;
+use lowrank::train::{Evaluation, Subject, evaluate};
 use lowrank::{Error, Result};
+use lowrank_cli::table::Table;
+use lowrank_cli::{SHIPPED, pick, stdout};
+use serde_json::json;
 
-use crate::args::{OnDevice, Output, Overrides, Subject};
+use crate::args::{self, OnDevice, Output, Overrides};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,7 +21,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Eval {
     #[command(flatten)]
-    pub subject: Subject,
+    pub subject: args::Subject,
     /// Recipe whose [data] says what to evaluate on; a run knows its own
     #[arg(long)]
     pub recipe: Option<String>,
@@ -24,7 +32,53 @@ pub struct Eval {
 }
 
 impl Eval {
-    pub fn run(&self, _output: &Output) -> Result<()> {
-        Err(Error::Failed("evaluation is not wired up in this build".into()))
+    pub fn run(&self, output: &Output) -> Result<()> {
+        let subject = Subject::open(&self.subject.path, self.subject.base.as_deref())?;
+        let Resolved { recipe, root, .. } = self.recipe(&subject)?;
+        let tokenizer = &subject.opened.tokenizer;
+        let splits = data::load(&recipe.data, tokenizer, &root)?;
+        let dataset = splits.eval.as_ref().ok_or_else(|| Error::input("nothing to evaluate on").key("data.eval"))?;
+        let (learner, warnings) = subject.load(&pick(&self.device.device)?)?;
+        warnings.iter().for_each(|warning| eprintln!("warn   {warning}"));
+        let evaluation = Evaluation {
+            dataset,
+            tokenizer,
+            batch: recipe.train.batch,
+            generate: recipe.train.eval_generate,
+            stop: &splits.stop,
+        };
+        let control = Control::new();
+        control.install_signal_handlers()?;
+        let Some((eval, samples)) = evaluate(learner.as_ref(), &evaluation, 0, &control)? else {
+            return Err(Error::Interrupted { signal: control.signal().unwrap_or(2) });
+        };
+        if output.format == Format::Json {
+            return stdout::print_json(&json!({
+                "loss": eval.loss, "metrics": eval.metrics, "rows": dataset.report.used,
+                "tokens": dataset.report.trained_tokens,
+            }));
+        }
+        let mut table = Table::new(["measure", "value"]);
+        table.row(["loss".into(), format!("{:.4}", eval.loss)]);
+        eval.metrics.iter().for_each(|(name, value)| table.row([name.clone(), format!("{value:.4}")]));
+        table.row(["rows".into(), dataset.report.used.to_string()]);
+        for sample in samples {
+            if let Event::Sample { prompt, text, .. } = sample {
+                eprintln!("sample {prompt:?} → {text:?}");
+            }
+        }
+        stdout::print(&table.render())
+    }
+
+    /// The recipe named, or the run's own.
+    fn recipe(&self, subject: &Subject) -> Result<Resolved> {
+        if let Some(name) = &self.recipe {
+            return SHIPPED.load(name, &self.overrides.sets());
+        }
+        let (run, _) = checkpoint::locate(&self.subject.path);
+        match &subject.recipe {
+            Some(_) => SHIPPED.load(&Layout::of(run)?.recipe().display().to_string(), &self.overrides.sets()),
+            None => Err(Error::input("which rows? name a recipe with `--recipe`").into()),
+        }
     }
 }

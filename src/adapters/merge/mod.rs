@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use lowrank_kernels::host::matmul;
 
 pub use self::dtype::OutDtype;
-use self::output::{Output, Values};
+use self::output::{Output, Plan, Values};
 use self::writer::Writer;
 use super::Module;
 use super::peft::{AdapterTensors, PeftConfig};
@@ -54,6 +54,30 @@ pub fn merge(
     refuse_occupied(base, out)?;
     let (peft, tensors) = adapter;
     let plan = output::plan(base, config, &Module::list(config), &peft.lora, tensors)?;
+    publish(base, config, &plan, dtype, out, progress)
+}
+
+/// Writes `base` as it is, in another type, to the new directory `out`. Errors as for [`merge`].
+pub fn convert(base: &dyn WeightSource, config: &ModelConfig, dtype: OutDtype, out: &Path) -> Result<MergeReport> {
+    refuse_occupied(base, out)?;
+    let outputs = config.tensors().into_iter().map(|(name, shape)| Output {
+        values: Values::Base(name.clone()),
+        name,
+        shape,
+        update: None,
+    });
+    let plan = Plan { outputs: outputs.collect(), untied: false };
+    publish(base, config, &plan, dtype, out, &mut |_, _| {})
+}
+
+fn publish(
+    base: &dyn WeightSource,
+    config: &ModelConfig,
+    plan: &Plan<'_>,
+    dtype: OutDtype,
+    out: &Path,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<MergeReport> {
     let staging = Staging::create(out)?;
     let mut writer = Writer::create(&staging.path.join("model.safetensors"), dtype, &plan.outputs)?;
     let mut report = MergeReport { tensors: plan.outputs.len(), untied: plan.untied, ..MergeReport::default() };

@@ -1,74 +1,17 @@
-//! `lowrank inspect`: what is in an adapter, a model or a data file.
+//! Tensors of an adapter or a model, as a table.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use lowrank::Result;
 use lowrank::adapters::peft::{CONFIG_FILE, PeftConfig, TENSORS_FILE};
 use lowrank::events::{Format, units};
-use lowrank::models::gguf::GgufFile;
-use lowrank::models::{ModelConfig, Safetensors, WeightSource, open};
-use lowrank::{Error, Result};
+use lowrank::models::{ModelConfig, Safetensors, WeightSource};
 use lowrank_cli::stdout;
 use lowrank_cli::table::Table;
 use serde_json::{Value, json};
 
-use crate::args::Output;
-
-const EXAMPLES: &str = "\
-Examples:
-  lowrank inspect runs/my/final
-  lowrank inspect model.gguf
-  lowrank inspect rows.csv --recipe my.toml --rows 3";
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Inspect {
-    /// A run, adapter or model directory, a .safetensors, .gguf or data file
-    pub path: PathBuf,
-    /// Recipe that says how to read a data file
-    #[arg(long)]
-    pub recipe: Option<String>,
-    /// Override one key of that recipe (repeatable)
-    #[arg(long, value_name = "KEY=VALUE", requires = "recipe")]
-    pub set: Vec<String>,
-    /// Rows of a data file to show
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    pub rows: usize,
-}
-
-impl Inspect {
-    pub fn run(&self, output: &Output) -> Result<()> {
-        let path = self.path.as_path();
-        let last = path.join("final");
-        match () {
-            () if self.recipe.is_some() => Err(Error::Failed("inspecting data is not wired up in this build".into())),
-            () if path.join(CONFIG_FILE).exists() => adapter(path, output.format),
-            () if last.join(CONFIG_FILE).exists() => adapter(&last, output.format),
-            () if has_suffix(path, "gguf") => {
-                let file = GgufFile::open(path)?;
-                model(&file, Some(file.config()), output.format)
-            }
-            () if has_suffix(path, "safetensors") => model(&Safetensors::open_file(path)?, None, output.format),
-            () if path.is_dir() || path == Path::new("tiny") => {
-                let opened = open(&path.to_string_lossy(), Path::new("."))?;
-                model(&*opened.weights, Some(&opened.config), output.format)
-            }
-            () if path.is_file() => Err(not_without_recipe(path)),
-            () => Err(Error::input("no such file or directory").file(path).into()),
-        }
-    }
-}
-
-fn has_suffix(path: &Path, suffix: &str) -> bool {
-    path.extension().is_some_and(|own| own.eq_ignore_ascii_case(suffix))
-}
-
-fn not_without_recipe(path: &Path) -> Error {
-    let error = Error::input("neither an adapter nor a model").file(path);
-    error.hint("a data file is shown as the model sees it: add `--recipe RECIPE`").into()
-}
-
 /// Tensors and norms of a PEFT adapter, and what its configuration says.
-fn adapter(dir: &Path, format: Format) -> Result<()> {
+pub(super) fn adapter(dir: &Path, format: Format) -> Result<()> {
     let config = PeftConfig::read(&dir.join(CONFIG_FILE), "llama")?;
     let weights = Safetensors::open_file(&dir.join(TENSORS_FILE))?;
     let mut rows = rows(&weights);
@@ -91,7 +34,7 @@ fn adapter(dir: &Path, format: Format) -> Result<()> {
 }
 
 /// Tensors of a model and, where there is one, its configuration.
-fn model(weights: &dyn WeightSource, config: Option<&ModelConfig>, format: Format) -> Result<()> {
+pub(super) fn model(weights: &dyn WeightSource, config: Option<&ModelConfig>, format: Format) -> Result<()> {
     let rows = rows(weights);
     if format == Format::Json {
         return stdout::print_json(&json!({ "model": config, "tensors": json_rows(&rows) }));
