@@ -61,6 +61,8 @@ macro_rules! adapters {
         /// Exactly one of the tables `[adapter.NAME]`.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
+        // One recipe has one of these: nothing is gained by boxing.
+        #[expect(clippy::large_enum_variant)]
         pub enum AdapterConfig {
             $(#[doc = $summary] $variant($config),)*
             /// Every weight trains, in a dense copy of its own.

@@ -15,7 +15,7 @@ pub fn table() -> Vec<f32> {
 
 /// Values `start..start + out.len()` of a packed stream.
 pub fn unpack(codes: &[i32], start: usize, out: &mut [f32]) {
-    if start % 2 == 0 {
+    if start.is_multiple_of(2) {
         let pairs = out.len() / 2;
         for (pair, &code) in out.chunks_exact_mut(2).zip(&codes[start / 2..]) {
             pair[0] = f32::from_bits((code as u32) << 16);

@@ -54,7 +54,7 @@ impl<B: Backend> FrozenWeight<B> {
             Self::Dense(weight) => weight,
             Self::Bf16 { codes, table, rows, cols } => {
                 let values = decode(Tensor::<B, 1, Int>::from_primitive(codes), float(table));
-                values.slice([0..rows * cols]).reshape([rows, cols]).into_primitive().tensor()
+                values.narrow(0, 0, rows * cols).reshape([rows, cols]).into_primitive().tensor()
             }
         }
     }
@@ -63,7 +63,7 @@ impl<B: Backend> FrozenWeight<B> {
     pub(crate) fn rows(self, ids: IntTensor<B>) -> FloatTensor<B> {
         match self {
             Self::Dense(weight) => B::float_select(weight, 0, ids),
-            Self::Bf16 { codes, table, rows, cols } if cols % 2 == 0 => {
+            Self::Bf16 { codes, table, rows, cols } if cols.is_multiple_of(2) => {
                 let codes = Tensor::<B, 1, Int>::from_primitive(codes).reshape([rows, cols / 2]);
                 let picked = codes.select(0, Tensor::from_primitive(ids));
                 let n = picked.dims()[0];
