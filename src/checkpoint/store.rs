@@ -93,8 +93,8 @@ pub(super) mod tests {
     pub fn sample(step: usize, salt: u8) -> Checkpoint {
         let state =
             TrainState { step, cursor: salt.into(), elapsed_seconds: 0.1 * step as f64, ..TrainState::default() };
-        let moments =
-            ["layers.1.b", "layers.0.a"].map(|name| (name.into(), HostTensor { shape: vec![2, 1], values: vec![step as f32, salt.into()] }));
+        let moments = ["layers.1.b", "layers.0.a"]
+            .map(|name| (name.into(), HostTensor { shape: vec![2, 1], values: vec![step as f32, salt.into()] }));
         let adapter_files = vec![
             ("adapter_config.json".into(), format!("{{\"r\": {salt}}}").into_bytes()),
             ("adapter_model.safetensors".into(), vec![salt; 40]),

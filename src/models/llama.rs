@@ -47,12 +47,15 @@ impl<B: LowRankBackend> Llama<B> {
 
     /// Bytes of all weights as stored, a tied head counted once.
     pub fn bytes(&self) -> u64 {
-        let linear = |linear: &Linear<B>| linear.weight.bytes() + linear.bias.as_ref().map_or(0, |b| 4 * b.dims()[0] as u64);
+        let linear =
+            |linear: &Linear<B>| linear.weight.bytes() + linear.bias.as_ref().map_or(0, |b| 4 * b.dims()[0] as u64);
         let norm = |norm: &RmsNorm<B>| 4 * norm.weight.dims()[0] as u64;
         let block = |block: &Block<B>| {
             let (a, m) = (&block.self_attn, &block.mlp);
             let linears = [&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &m.gate_proj, &m.up_proj, &m.down_proj];
-            linears.map(linear).iter().sum::<u64>() + norm(&block.input_layernorm) + norm(&block.post_attention_layernorm)
+            linears.map(linear).iter().sum::<u64>()
+                + norm(&block.input_layernorm)
+                + norm(&block.post_attention_layernorm)
         };
         self.model.embed_tokens.weight.bytes()
             + self.model.layers.iter().map(block).sum::<u64>()

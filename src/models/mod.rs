@@ -2,8 +2,8 @@
 
 mod config;
 mod config_json;
-pub mod gguf;
 mod fresh;
+pub mod gguf;
 mod header;
 #[cfg(test)]
 mod hostile;

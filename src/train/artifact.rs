@@ -79,7 +79,8 @@ pub fn attach_none(base: &dyn Base) -> Result<Box<dyn Learner>> {
 }
 
 fn to_slots(values: HostTensors, modules: &[Module]) -> HostTensors {
-    let adapted: Vec<String> = values.keys().filter_map(|path| path.strip_suffix(".lora_A")).map(String::from).collect();
+    let adapted: Vec<String> =
+        values.keys().filter_map(|path| path.strip_suffix(".lora_A")).map(String::from).collect();
     let slot = |path: &str| {
         let (module, field) = path.rsplit_once('.').unwrap_or(("", path));
         let embedding = modules.iter().any(|m| m.path == module && m.kind == ModuleKind::Embedding);

@@ -2,8 +2,8 @@
 
 use super::Job;
 use crate::adapters::AdapterConfig;
-use crate::events::units::{bytes, count};
 use crate::events::Banner;
+use crate::events::units::{bytes, count};
 use crate::recipe::BaseDtype;
 
 impl Job {
@@ -53,7 +53,11 @@ impl Job {
             parts[1] += &format!(" / {} eval", count(eval.report.used));
         }
         parts.push(format!("{}–{} tokens", train.shortest, train.longest));
-        let dropped = [(train.dropped_long, "over-long dropped"), (train.truncated, "truncated"), (train.untrained, "without a trained token")];
+        let dropped = [
+            (train.dropped_long, "over-long dropped"),
+            (train.truncated, "truncated"),
+            (train.untrained, "without a trained token"),
+        ];
         parts.extend(dropped.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
         parts.push(format!("{} steps", count(self.steps)));
         parts.join(" · ")

@@ -6,11 +6,11 @@ use indexmap::IndexMap;
 
 use super::artifact::saved_values;
 use super::{Job, Options, Run};
+use crate::Result;
 use crate::adapters::Origin;
 use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::events::{Bus, Event, Jsonl, RunStarted, truncate_after};
 use crate::runtime::{AdapterSpec, Base, BaseSpec, Learner, cpu_threads};
-use crate::Result;
 
 /// A run ready to train, or what there is to say when nothing is left to do.
 pub struct Begun<'a> {

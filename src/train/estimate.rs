@@ -74,5 +74,9 @@ fn activations(config: &ModelConfig, recipe: &Recipe, splits: &Splits) -> u64 {
     };
     let trained = splits.train.sequences.iter().map(|s| s.trained.iter().filter(|&&t| t).count()).max().unwrap_or(1);
     let head = 4 * rows * trained * config.vocab_size;
-    if matches!(recipe.adapter, AdapterConfig::None(_)) { 4 * (block + head) as u64 } else { 4 * (blocks + head) as u64 }
+    if matches!(recipe.adapter, AdapterConfig::None(_)) {
+        4 * (block + head) as u64
+    } else {
+        4 * (blocks + head) as u64
+    }
 }

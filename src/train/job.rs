@@ -1,6 +1,6 @@
 //! Everything a run needs, checked before anything is written or put on a device.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::cursor::Cursor;
 use super::estimate;
@@ -8,7 +8,7 @@ use crate::adapters::{AdapterConfig, Module, Origin, Selected, saved, select};
 use crate::data::{self, Splits};
 use crate::events::Memory;
 use crate::models::{self, Opened};
-use crate::recipe::{EvalData, Recipe, Resolved};
+use crate::recipe::{Recipe, Resolved};
 use crate::runtime::{DeviceInfo, Runtime};
 use crate::{Error, Result};
 
@@ -52,8 +52,8 @@ pub struct Job {
 impl Job {
     /// Opens model and data and checks that they fit the recipe. Writes nothing.
     pub fn prepare(resolved: &Resolved, target: &Target) -> Result<Self> {
-        let mut recipe = resolved.recipe.clone();
-        absolute(&mut recipe, &resolved.root);
+        // What is written beside the results must mean the same from wherever it is read again.
+        let recipe = resolved.anchored();
         let opened = models::open(&recipe.model.path, &resolved.root)?;
         let splits = data::load(&recipe.data, &opened.tokenizer, &resolved.root)?;
         let modules = Module::list(&opened.config);
@@ -77,29 +77,6 @@ impl Job {
         let (name, overrides) = (resolved.name.clone(), resolved.overrides);
         let target = target.clone();
         Ok(Self { recipe, name, overrides, target, opened, splits, selected, trainable, total, steps, memory })
-    }
-}
-
-/// The resolved recipe must mean the same from wherever it is read again, so paths that exist become absolute.
-fn absolute(recipe: &mut Recipe, root: &Path) {
-    let fix = |path: &mut String| {
-        if let Ok(found) = root.join(&*path).canonicalize() {
-            *path = found.display().to_string();
-        }
-    };
-    if models::embedded(&recipe.model.path).is_none() {
-        fix(&mut recipe.model.path);
-    }
-    if !recipe.data.train.starts_with("synthetic:") {
-        fix(&mut recipe.data.train);
-    }
-    if let Some(EvalData::Path(path)) = &mut recipe.data.eval
-        && !path.starts_with("synthetic:")
-    {
-        fix(path);
-    }
-    if recipe.data.template.ends_with(".jinja") {
-        fix(&mut recipe.data.template);
     }
 }
 

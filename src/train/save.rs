@@ -13,11 +13,8 @@ use crate::tensors::HostTensor;
 impl Run<'_> {
     /// Commits a checkpoint of the current step and removes those that are too many.
     pub(super) fn save(&self, bus: &Bus) -> Result<()> {
-        let checkpoint = Checkpoint {
-            state: self.state.clone(),
-            moments: self.learner.moments(),
-            adapter_files: self.files()?,
-        };
+        let checkpoint =
+            Checkpoint { state: self.state.clone(), moments: self.learner.moments(), adapter_files: self.files()? };
         let path = checkpoint.save(&self.dir)?;
         for text in rotate(&self.dir.checkpoints(), self.job.recipe.train.keep, None)? {
             bus.emit(Event::Warning { code: "rotation".into(), text, count: 1 });

@@ -53,7 +53,8 @@ impl Subject {
     }
 
     fn over_base(path: &Path, base: Option<&Path>) -> Result<Self> {
-        let run = path.ancestors().skip(1).take(2).filter_map(|dir| Layout::of(dir).ok()).find(|run| run.recipe().exists());
+        let run =
+            path.ancestors().skip(1).take(2).filter_map(|dir| Layout::of(dir).ok()).find(|run| run.recipe().exists());
         let recipe = run.map(|run| run.read_recipe()).transpose()?;
         let base = match (base, &recipe) {
             (Some(base), _) => base.display().to_string(),

@@ -17,6 +17,10 @@ macro_rules! on {
         $(mod $module {
             $(#[test]
             fn $name() {
+                if $runtime.devices().is_empty() {
+                    eprintln!("skipped: no {} device", $runtime.name());
+                    return;
+                }
                 $crate::suite::$module::$name(*$runtime);
             })*
         })*

@@ -31,7 +31,8 @@ pub fn rope_scaling(runtime: &dyn Runtime) {
     for kind in ["linear", "llama3"] {
         let path = e2e("llama_extra").join(format!("config_rope_{kind}.json"));
         let config = ModelConfig::from_json(&std::fs::read(&path).unwrap(), &path).unwrap();
-        let spec = lowrank::runtime::BaseSpec { config: &config, weights: opened.weights.as_ref(), dtype: BaseDtype::F32 };
+        let spec =
+            lowrank::runtime::BaseSpec { config: &config, weights: opened.weights.as_ref(), dtype: BaseDtype::F32 };
         let base = runtime.load(0, &spec).unwrap();
         let learner = attach(base.as_ref(), &AdapterConfig::None(NoneConfig {}), 0);
         let logits = learner.logits(&golden.batch("input_ids", "labels")).unwrap();
@@ -69,7 +70,14 @@ pub fn greedy_generation(runtime: &dyn Runtime) {
 const ADAPTERS: &[(&str, &[&str])] = &[
     (
         "llama",
-        &["lora", "lora_rslora_pattern", "lora_embed_mts", "lora_regex_layers", "lora_layers_to_transform", "lora_exclude"],
+        &[
+            "lora",
+            "lora_rslora_pattern",
+            "lora_embed_mts",
+            "lora_regex_layers",
+            "lora_layers_to_transform",
+            "lora_exclude",
+        ],
     ),
     ("qwen2", &["lora", "lora_qv"]),
 ];

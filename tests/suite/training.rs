@@ -29,7 +29,9 @@ fn backward(learner: &mut dyn Learner, batch: &Batch) -> f64 {
 }
 
 pub fn twenty_steps_equal_peft(runtime: &dyn Runtime) {
-    for (model, adapter) in [("llama", "lora"), ("llama", "lora_rslora_pattern"), ("llama", "lora_embed_mts"), ("qwen2", "lora")] {
+    for (model, adapter) in
+        [("llama", "lora"), ("llama", "lora_rslora_pattern"), ("llama", "lora_embed_mts"), ("qwen2", "lora")]
+    {
         let trace: serde_json::Value =
             serde_json::from_slice(&std::fs::read(e2e(model).join("trace.json")).unwrap()).unwrap();
         let (mut learner, golden) = (saved(runtime, model, adapter), fixtures(model));

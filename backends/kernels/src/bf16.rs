@@ -5,10 +5,7 @@ use half::bf16;
 /// Rounds to nearest even; an odd tail is padded with zero.
 pub fn pack(values: &[f32]) -> Vec<i32> {
     let code = |value: f32| u32::from(bf16::from_f32(value).to_bits());
-    values
-        .chunks(2)
-        .map(|pair| (code(pair[0]) | code(pair.get(1).copied().unwrap_or(0.0)) << 16) as i32)
-        .collect()
+    values.chunks(2).map(|pair| (code(pair[0]) | code(pair.get(1).copied().unwrap_or(0.0)) << 16) as i32).collect()
 }
 
 /// f32 value of each of the 65,536 codes.

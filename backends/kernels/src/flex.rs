@@ -10,7 +10,9 @@ use crate::{FrozenWeight, LowRankBackend, Side};
 impl LowRankBackend for Flex {
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
         match weight {
-            FrozenWeight::Dense(weight) if side == Side::Forward => Self::float_matmul(x, Self::float_transpose(weight)),
+            FrozenWeight::Dense(weight) if side == Side::Forward => {
+                Self::float_matmul(x, Self::float_transpose(weight))
+            }
             FrozenWeight::Dense(weight) => Self::float_matmul(x, weight),
             FrozenWeight::Bf16 { codes, rows, cols, .. } => {
                 let (x, codes) = (x.to_contiguous(), codes.to_contiguous());

@@ -82,7 +82,8 @@ fn float<B: Backend>(table: FloatTensor<B>) -> Tensor<B, 1> {
 fn decode<B: Backend>(codes: Tensor<B, 1, Int>, table: Tensor<B, 1>) -> Tensor<B, 1> {
     let n = codes.dims()[0];
     let low = codes.clone().bitwise_and_scalar(0xffff_i32.into_elem::<B>());
-    let high = codes.bitwise_right_shift_scalar(16_i32.into_elem::<B>()).bitwise_and_scalar(0xffff_i32.into_elem::<B>());
+    let high =
+        codes.bitwise_right_shift_scalar(16_i32.into_elem::<B>()).bitwise_and_scalar(0xffff_i32.into_elem::<B>());
     let index = Tensor::stack::<2>(vec![low, high], 1).reshape([2 * n]);
     table.select(0, index)
 }

@@ -112,8 +112,8 @@ impl Train {
 
     #[cfg(feature = "tui")]
     fn listen(&self, bus: Bus, console: Console<Stderr>, control: &Control, output: &Output) -> Result<Bus> {
-        use lowrank::events::Format;
         use lowrank::dashboard::{DashboardSink, Tui, should_use};
+        use lowrank::events::Format;
         let tui = if self.no_tui || output.format == Format::Json {
             Tui::Never
         } else if self.tui {

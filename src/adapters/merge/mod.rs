@@ -5,6 +5,8 @@
 
 mod dtype;
 mod output;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -2,9 +2,9 @@
 
 use super::file::AdapterTensors;
 use super::slot::{Part, Slot};
-use crate::tensors::HostTensor;
 use crate::adapters::{LoraConfig, Module, ModuleKind, Origin, Selected, saved, select};
 use crate::error::InputError;
+use crate::tensors::HostTensor;
 use crate::{Error, Result};
 
 /// Names listed in an error before it says how many more there are.
@@ -87,4 +87,60 @@ fn list(names: &[impl AsRef<str>]) -> String {
     let shown: Vec<_> = names.iter().take(LISTED).map(AsRef::as_ref).collect();
     let more = names.len().saturating_sub(LISTED);
     if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::Targets;
+    use crate::adapters::modules::tiny;
+
+    fn modules() -> Vec<Module> {
+        Module::list(&tiny::llama())
+    }
+
+    fn config() -> LoraConfig {
+        LoraConfig { rank: 4, targets: Targets::Names(vec!["q_proj".into()]), ..LoraConfig::default() }
+    }
+
+    fn adapter() -> AdapterTensors {
+        let adapted = select(&modules(), &config(), Origin::AdapterFile).unwrap();
+        let shapes = [[4, 96], [96, 4]].into_iter().cycle();
+        let names = expected_names(&adapted, &[]).into_iter().zip(shapes);
+        names.map(|(name, shape)| (name, HostTensor { shape: shape.into(), values: vec![0.0; 384] })).collect()
+    }
+
+    fn refusal(change: impl FnOnce(&mut AdapterTensors)) -> String {
+        let mut adapter = adapter();
+        change(&mut adapter);
+        tensors(&adapter, &config(), &modules()).unwrap_err().to_string()
+    }
+
+    const A: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+
+    #[test]
+    fn every_tensor_has_a_place_and_every_place_a_tensor() {
+        tensors(&adapter(), &config(), &modules()).unwrap();
+        let missing = refusal(|adapter| drop(adapter.shift_remove(A)));
+        assert!(missing.contains("1 tensors are missing") && missing.contains(A), "{missing}");
+        for foreign in [A.replace("q_proj", "v_proj"), A.replace("layers.0", "layers.7"), A.replace("weight", "bias")] {
+            let message = refusal(|adapter| drop(adapter.insert(foreign.clone(), HostTensor::default())));
+            assert!(message.contains("belong to no module") && message.contains(&foreign), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_rank_that_is_not_the_configured_one_names_the_tensor() {
+        let message = refusal(|adapter| adapter[A].shape = vec![8, 96]);
+        assert!(message.contains(A) && message.contains("[8, 96]") && message.contains("[4, 96]"), "{message}");
+    }
+
+    #[test]
+    fn an_adapter_for_another_model_is_refused_as_a_whole() {
+        let message = refusal(|adapter| {
+            *adapter =
+                adapter.drain(..).map(|(name, tensor)| (name.replace("model.layers", "gpt.h"), tensor)).collect();
+        });
+        assert!(message.contains("no tensor of the adapter belongs"), "{message}");
+    }
 }

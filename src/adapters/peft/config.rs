@@ -261,3 +261,113 @@ fn unknown(rest: Map<String, Value>) -> Result<Option<String>, InputError> {
 fn whole(alpha: f64) -> Value {
     if alpha.fract() == 0.0 && alpha.abs() < 1e15 { json!(alpha as i64) } else { json!(alpha) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(fields: Value) -> Result<PeftConfig, InputError> {
+        let mut config = json!({ "peft_type": "LORA", "r": 4, "target_modules": ["q_proj"] });
+        for (key, value) in fields.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        PeftConfig::parse(&config.to_string(), "llama")
+    }
+
+    #[test]
+    fn leaves_to_peft_what_the_file_leaves_out() {
+        let config = PeftConfig::parse(r#"{"peft_type": "LORA"}"#, "qwen2").unwrap();
+        assert_eq!((config.lora.rank, config.lora.alpha), (8, 8.0));
+        assert_eq!(config.lora.targets, Targets::Names(vec!["q_proj".into(), "v_proj".into()]));
+        assert!(PeftConfig::parse(r#"{"peft_type": "LORA"}"#, "unheard-of").is_err());
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_names_its_key() {
+        let ranks = [json!(0), json!(-1), json!(1u64 << 31), json!(1e9), json!(8.5), json!("8"), Value::Null];
+        for rank in ranks {
+            assert_eq!(parse(json!({ "r": rank })).unwrap_err().place, Some(("key", "r".into())), "{rank}");
+        }
+        let wrong = [
+            ("rank_pattern", json!({ "q_proj": 0 })),
+            ("rank_pattern", json!({ "q_proj": [true] })),
+            ("lora_alpha", json!("16")),
+            ("lora_dropout", json!(1.0)),
+            ("target_modules", json!([1])),
+            ("layers_to_transform", json!([-1])),
+            ("bias", json!("some")),
+            ("use_rslora", json!(1)),
+            ("init_lora_weights", json!("magic")),
+            ("base_model_name_or_path", json!({})),
+        ];
+        for (key, value) in wrong {
+            assert_eq!(parse(json!({ key: value })).unwrap_err().place, Some(("key", key.into())));
+        }
+    }
+
+    #[test]
+    fn what_changes_the_result_is_refused_by_name() {
+        for (key, _) in UNSUPPORTED {
+            assert_eq!(parse(json!({ key: true })).unwrap_err().place, Some(("key", key.into())));
+            assert!(parse(json!({ key: false })).unwrap().warnings.is_empty());
+        }
+        for init in ["pissa", "pissa_niter_16", "olora", "loftq", "corda", "lora_ga"] {
+            assert!(parse(json!({ "init_lora_weights": init })).unwrap_err().what.contains("changed base"), "{init}");
+        }
+        for (peft_type, key) in [(json!("DORA"), "peft_type"), (Value::Null, "peft_type")] {
+            assert_eq!(parse(json!({ "peft_type": peft_type })).unwrap_err().place, Some(("key", key.into())));
+        }
+        assert!(parse(json!({ "use_novelty": true })).unwrap_err().what.contains("unknown switch"));
+    }
+
+    #[test]
+    fn odd_but_harmless_fields_are_counted() {
+        let config =
+            parse(json!({ "lora_alpha": 0, "novelty": 3, "use_novelty": false, "auto_mapping": { "a": "os" } }));
+        let warnings = config.unwrap().warnings;
+        assert_eq!(
+            warnings,
+            ["lora_alpha 0 switches the adapter off", "2 unknown keys passed over: novelty, use_novelty"]
+        );
+        assert!(parse(json!({ "lora_alpha": -8 })).unwrap().warnings[0].contains("subtracts"));
+    }
+
+    #[test]
+    fn a_hostile_path_cannot_steer_the_terminal() {
+        let path = format!("\u{1b}[31m../{}\0", "x".repeat(1 << 16));
+        let shown = parse(json!({ "base_model_name_or_path": path })).unwrap().base_model_name_or_path;
+        assert!(shown.starts_with("[31m../xx") && shown.len() == 1024);
+    }
+
+    #[test]
+    fn size_and_depth_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adapter_config.json");
+        for text in
+            ["[".repeat(100_000), format!("{{\"a\": \"{}\"}}", "x".repeat(1 << 20)), "\u{feff}".into(), "".into()]
+        {
+            std::fs::write(&path, text).unwrap();
+            let error = PeftConfig::read(&path, "llama").unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains("adapter_config.json"), "{error}");
+        }
+    }
+
+    #[test]
+    fn writes_what_it_reads() {
+        let lora = LoraConfig {
+            alpha: 2.5,
+            init: LoraInit::Gaussian,
+            bias: BiasMode::LoraOnly,
+            exclude: Targets::Pattern(".*k_proj".into()),
+            targets: Targets::Names(vec!["q_proj".into()]),
+            layers: vec![0, 2],
+            layers_pattern: vec!["layers".into()],
+            rank_pattern: [("b".to_string(), 3), ("a".to_string(), 2)].into(),
+            modules_to_save: vec!["lm_head".into()],
+            ..LoraConfig::default()
+        };
+        let config = PeftConfig::new(lora, "some/base");
+        let text = config.to_json(&[]).to_string();
+        assert_eq!(PeftConfig::parse(&text, "llama").unwrap(), config);
+    }
+}

@@ -1,0 +1,194 @@
+//! Merged weights against PEFT's, and what a merge refuses.
+
+use safetensors::SafeTensors;
+
+use super::*;
+use crate::adapters::modules::tiny;
+use crate::adapters::peft::{self, Part, Slot};
+use crate::adapters::{LoraConfig, Targets};
+use crate::tensors::{HostTensor, HostTensors};
+
+/// Weights in memory.
+struct Memory(HostTensors);
+
+impl WeightSource for Memory {
+    fn path(&self) -> &Path {
+        Path::new("memory")
+    }
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.0.keys().cloned().collect();
+        names.sort();
+        names
+    }
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        Some(self.0.get(name)?.shape.clone())
+    }
+    fn read(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(self.0[name].values.clone())
+    }
+    fn stored_bytes(&self, name: &str) -> u64 {
+        self.0[name].values.len() as u64 * 4
+    }
+    fn dtype(&self, _: &str) -> String {
+        "F32".into()
+    }
+    fn sha256(&self) -> String {
+        String::new()
+    }
+}
+
+fn golden(path: &str) -> impl Fn(&str) -> HostTensor + use<> {
+    let bytes = std::fs::read(format!("{}/tests/golden/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    move |name| {
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let view = file.tensor(name).unwrap();
+        let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        HostTensor { shape: view.shape().to_vec(), values }
+    }
+}
+
+fn adapter(lora: LoraConfig, tensors: impl IntoIterator<Item = (Slot, HostTensor)>) -> (PeftConfig, AdapterTensors) {
+    (PeftConfig::new(lora, "base"), tensors.into_iter().map(|(slot, tensor)| (slot.key(), tensor)).collect())
+}
+
+fn lora(rank: usize, alpha: f64, rslora: bool, targets: &[&str]) -> LoraConfig {
+    let targets = Targets::Names(targets.iter().map(ToString::to_string).collect());
+    LoraConfig { rank, alpha, rslora, targets, ..LoraConfig::default() }
+}
+
+fn run(
+    base: HostTensors,
+    config: &ModelConfig,
+    adapter: &(PeftConfig, AdapterTensors),
+    dtype: OutDtype,
+) -> Result<(MergeReport, HostTensors)> {
+    let parent = tempfile::tempdir().unwrap();
+    let out = parent.path().join("merged");
+    let mut heard = Vec::new();
+    let report = merge(&Memory(base), config, adapter, dtype, &out, &mut |done, of| heard.push((done, of)));
+    let left = std::fs::read_dir(parent.path()).unwrap().count();
+    assert_eq!(left, usize::from(report.is_ok()), "a failed merge leaves nothing, a good one its directory");
+    let report = report?;
+    assert_eq!(heard.last(), Some(&(report.tensors, report.tensors)));
+    let path = out.join("model.safetensors");
+    let tensors = crate::tensors::decode(&std::fs::read(&path).unwrap(), &path).unwrap();
+    assert_eq!(tensors.len(), report.tensors);
+    Ok((report, tensors))
+}
+
+fn assert_close(found: &HostTensor, expected: &HostTensor, tolerance: f32) {
+    assert_eq!(found.shape, expected.shape);
+    for (found, expected) in found.values.iter().zip(&expected.values) {
+        assert!((found - expected).abs() <= tolerance, "{found} is not {expected}");
+    }
+}
+
+const Q: &str = "model.layers.0.self_attn.q_proj";
+
+/// A model whose q projection has this shape.
+fn with_q(rows: usize, cols: usize) -> ModelConfig {
+    ModelConfig { hidden_size: cols, num_attention_heads: 1, head_dim: rows, num_hidden_layers: 1, ..tiny::llama() }
+}
+
+#[test]
+fn linear_layers_merge_as_in_peft() {
+    let cases = [
+        ("linear_a_lora", 4, 8.0, false),
+        ("linear_a_lora_nobias", 4, 8.0, false),
+        ("linear_a_lora_rslora", 4, 8.0, true),
+        ("linear_b_lora", 3, 5.0, false),
+    ];
+    for (name, rank, alpha, rslora) in cases {
+        let golden = golden(&format!("{name}.safetensors"));
+        let weight = golden("weight");
+        let config = with_q(weight.shape[0], weight.shape[1]);
+        let parts = [(Part::LoraA, "lora_A"), (Part::LoraB, "lora_B")];
+        let parts = parts.map(|(part, name)| (Slot::new(Q, part), golden(name)));
+        let base = [(format!("{Q}.weight"), weight), ("other".into(), golden("x"))].into();
+        let adapter = adapter(lora(rank, alpha, rslora, &["q_proj"]), parts);
+        let (report, merged) = run(base, &config, &adapter, OutDtype::F32).unwrap();
+        assert_close(&merged[&format!("{Q}.weight")], &golden("merged_weight"), 1e-6);
+        assert_eq!(merged["other"], golden("x"));
+        assert_eq!((report.tensors, report.changed, report.rounding), (2, 1, 0.0), "{name}");
+    }
+}
+
+#[test]
+fn embeddings_merge_as_in_peft_and_leave_a_tied_head_alone() {
+    let golden = golden("embedding_lora.safetensors");
+    let parts = [(Part::EmbeddingA, "lora_embedding_A"), (Part::EmbeddingB, "lora_embedding_B")];
+    let parts = parts.map(|(part, name)| (Slot::new("model.embed_tokens", part), golden(name)));
+    let adapter = adapter(lora(3, 6.0, false, &["embed_tokens"]), parts);
+    let config = ModelConfig { vocab_size: 11, hidden_size: 8, ..tiny::qwen2() };
+    let base: HostTensors = [("model.embed_tokens.weight".to_string(), golden("weight"))].into();
+    let (report, merged) = run(base.clone(), &config, &adapter, OutDtype::F32).unwrap();
+    assert_close(&merged["model.embed_tokens.weight"], &golden("merged_weight"), 1e-6);
+    assert_eq!(merged["lm_head.weight"], golden("weight"));
+    assert!(report.untied);
+    let untied = ModelConfig { tie_word_embeddings: false, ..config };
+    let (report, merged) = run(base, &untied, &adapter, OutDtype::F32).unwrap();
+    assert!(!report.untied && !merged.contains_key("lm_head.weight"));
+}
+
+#[test]
+fn a_merge_of_several_chunks_of_rows_is_the_same_everywhere() {
+    let (rows, cols) = (2 * ROWS + 5, 3);
+    let tensor = |shape: [usize; 2], values: Vec<f32>| HostTensor { shape: shape.into(), values };
+    let parts = [
+        (Slot::new(Q, Part::LoraA), tensor([1, cols], vec![1.0, 2.0, 4.0])),
+        (Slot::new(Q, Part::LoraB), tensor([rows, 1], (0..rows).map(|row| row as f32).collect())),
+    ];
+    let base = [(format!("{Q}.weight"), tensor([rows, cols], vec![1.0; rows * cols]))].into();
+    let (_, merged) =
+        run(base, &with_q(rows, cols), &adapter(lora(1, 1.0, false, &["q_proj"]), parts), OutDtype::F32).unwrap();
+    let expected = (0..rows * cols).map(|i| 1.0 + (i / cols) as f32 * [1.0, 2.0, 4.0][i % cols]).collect();
+    assert_eq!(merged[&format!("{Q}.weight")], tensor([rows, cols], expected));
+}
+
+/// Saved modules replace the base's, and the directory opens as a model.
+#[test]
+fn a_whole_model_merges_and_opens() {
+    let root = format!("{}/tests/golden/e2e/llama", env!("CARGO_MANIFEST_DIR"));
+    let base = crate::models::Safetensors::open_dir(&Path::new(&root).join("base")).unwrap();
+    let config = tiny::llama();
+    let dir = Path::new(&root).join("adapters/lora_embed_mts");
+    let adapter = peft::read(&dir, "llama", &Module::list(&config)).unwrap();
+    let parent = tempfile::tempdir().unwrap();
+    let out = parent.path().join("merged");
+    let report = merge(&base, &config, &adapter, OutDtype::Bf16, &out, &mut |_, _| {}).unwrap();
+    assert_eq!((report.tensors, report.changed), (base.names().len(), 4));
+    assert!(report.rounding > 0.0 && report.rounding < 0.02, "{report:?}");
+    let merged = crate::models::Safetensors::open_dir(&out).unwrap();
+    assert_eq!(merged.names(), base.names());
+    let head = &adapter.1["base_model.model.lm_head.weight"].values;
+    for (found, expected) in merged.read("lm_head.weight").unwrap().iter().zip(head) {
+        assert_eq!(*found, half::bf16::from_f32(*expected).to_f32());
+    }
+    let error = merge(&base, &config, &adapter, OutDtype::F32, &out, &mut |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("not empty"), "{error}");
+    let own = Path::new(&root).join("base");
+    let error = merge(&base, &config, &adapter, OutDtype::F32, &own, &mut |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("overwrite its own base"), "{error}");
+}
+
+#[test]
+fn refuses_what_does_not_fit() {
+    let golden = golden("linear_a_lora.safetensors");
+    let parts = || [(Slot::new(Q, Part::LoraA), golden("lora_A")), (Slot::new(Q, Part::LoraB), golden("lora_B"))];
+    let base = |scale: f32| -> HostTensors {
+        let mut weight = golden("weight");
+        weight.values.iter_mut().for_each(|value| *value *= scale);
+        [(format!("{Q}.weight"), weight)].into()
+    };
+    let config = with_q(16, 24);
+    let fits = adapter(lora(4, 8.0, false, &["q_proj"]), parts());
+    let error = run(base(1e6), &config, &fits, OutDtype::F16).unwrap_err().to_string();
+    assert!(error.contains("not finite") && error.contains(Q), "{error}");
+    let bias = (Slot::new(Q, Part::BaseLayerBias), golden("bias"));
+    let biased = adapter(lora(4, 8.0, false, &["q_proj"]), parts().into_iter().chain([bias]));
+    let error = run(base(1.0), &config, &biased, OutDtype::F32).unwrap_err().to_string();
+    assert!(error.contains("no place") && error.contains("q_proj.base_layer.bias"), "{error}");
+    let short = adapter(lora(4, 8.0, false, &["q_proj"]), parts().into_iter().take(1));
+    let error = run(base(1.0), &config, &short, OutDtype::F32).unwrap_err().to_string();
+    assert!(error.contains("missing") && error.contains("lora_B"), "{error}");
+}
