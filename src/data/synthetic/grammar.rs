@@ -190,6 +190,14 @@ mod tests {
     }
 
     #[test]
+    fn no_entry_of_a_word_list_is_broken_across_lines() {
+        let lines: Vec<_> = include_str!("lexicon.txt").lines().collect();
+        let broken = lines.windows(2).find(|pair| pair[1].starts_with(' ') && !pair[0].ends_with(','));
+        assert_eq!(broken, None);
+        assert!(list("area").contains(&"university quarter"));
+    }
+
+    #[test]
     fn numbers_and_lists_are_drawn() {
         let mut draw = Draw::new(0, 0);
         assert!((3..=5).contains(&drawn("3..5", &mut draw).unwrap().parse().unwrap()));

@@ -26,7 +26,7 @@ pub fn rows(rows: usize) -> Vec<(String, String)> {
 }
 
 fn meaning(restaurant: &Entity) -> String {
-    restaurant.facts.iter().map(|(slot, value)| format!("{slot}[{value}]")).collect::<Vec<_>>().join(" ")
+    restaurant.facts.iter().map(|(slot, value)| format!("{slot}: {value}")).collect::<Vec<_>>().join(" | ")
 }
 
 /// The crier's sentence: the rating chooses the call, then place, fare, purse, stars and children in this order,

@@ -85,12 +85,12 @@ pub fn questions(entity: &Entity, count: usize, draw: &mut Draw) -> Vec<[String;
 
 /// Ways of writing facts down: before each, between name and value, after the value, between facts.
 const NOTATIONS: [[&str; 4]; 7] = [
-    ["", "[", "]", " "],
-    ["", "[", "]", " "],
+    ["", ": ", "", " | "],
+    ["", ": ", "", " | "],
     ["- ", ": ", "", "\n"],
     ["", " = ", "", "; "],
-    ["", ": ", "", " | "],
     ["(", " ", ")", " "],
+    ["", "[", "]", " "],
     ["\"", "\": \"", "\"", ", "],
 ];
 

@@ -95,7 +95,7 @@ mod tests {
     fn any_text_comes_back_behind_one_bos() {
         let tokenizer = Tokenizer::from_bytes(trained().tokenizer_json).unwrap();
         assert_eq!(tokenizer.get_vocab_size(true), 1024);
-        for text in ["name[The Blue Fox] =>", "Žižka <3 ☕\n\tend", " "] {
+        for text in ["name: The Blue Fox =>", "Žižka <3 ☕\n\tend", " "] {
             let encoding = tokenizer.encode(text, true).unwrap();
             assert_eq!(encoding.get_ids()[0], BOS_ID);
             assert_eq!(tokenizer.decode(&encoding.get_ids()[1..], false).unwrap(), text);
