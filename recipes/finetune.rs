@@ -8,6 +8,7 @@ use lowrank::{Error, Result};
 use lowrank_cli::{SHIPPED, pick};
 
 fn main() -> Result<()> {
+    lowrank_cli::allocator::keep_freed_blocks();
     // A recipe is a shipped name or a file; every key of it can be set from here.
     let mut arguments = std::env::args().skip(1);
     let recipe = arguments.next().unwrap_or_else(|| "tiny/lora".into());

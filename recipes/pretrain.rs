@@ -22,6 +22,7 @@ const DOCUMENTS: usize = 60_000;
 const VOCABULARY: usize = 2048;
 
 fn main() -> Result<()> {
+    lowrank_cli::allocator::keep_freed_blocks();
     let mut arguments = std::env::args().skip(1);
     let out = PathBuf::from(arguments.next().ok_or_else(|| Error::input("usage: pretrain OUT [KEY=VALUE]..."))?);
     let start = out.join("untrained");

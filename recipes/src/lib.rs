@@ -1,6 +1,7 @@
 //! What the `lowrank` command and the recipe programs share: the backends that are compiled in, the
 //! shipped recipes, and how errors and tables look.
 
+pub mod allocator;
 pub mod device;
 pub mod report_error;
 pub mod shipped;
