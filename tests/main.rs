@@ -1,5 +1,6 @@
 //! What a user can observe, on burn-flex.
 
+mod layout;
 mod suite;
 
 use lowrank::runtime::Runtime;

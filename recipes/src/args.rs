@@ -116,7 +116,7 @@ pub struct Subject {
     /// A run directory, an adapter directory, a model directory or a .gguf file
     #[arg(value_name = "RUN|ADAPTER|MODEL")]
     pub path: PathBuf,
-    /// The adapter's base model, if not the one its adapter_config.json names
+    /// The adapter's base model; a run knows its own
     #[arg(long, value_name = "MODEL")]
     pub base: Option<PathBuf>,
 }

@@ -1,6 +1,5 @@
 //! Where a run stands between two optimizer steps, apart from tensors.
 
-use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 /// Everything but moments and weights that the next step depends on, so that resuming is bit-exact.
@@ -18,8 +17,6 @@ pub struct TrainState {
     /// Steps whose loss or gradient was not finite: in all, and since the last good one.
     pub skipped_total: usize,
     pub skipped_in_a_row: usize,
-    /// Updates made by the optimizer of each parameter group.
-    pub optimizer_steps: IndexMap<String, usize>,
     /// Of training, over all processes that worked on the run.
     #[serde(with = "exact")]
     pub elapsed_seconds: f64,

@@ -1,6 +1,6 @@
 //! What a run says of itself: plain data, one JSON object a line in `metrics.jsonl`.
 //!
-//! Everything drawn, tabled or plotted is rebuilt from these. See `docs/architecture.md`, section 4.
+//! Everything drawn, tabled or plotted is rebuilt from these. See `docs/files.md`.
 
 mod banner;
 mod bus;

@@ -9,6 +9,7 @@ use super::{Job, Options, Run};
 use crate::Result;
 use crate::adapters::Origin;
 use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
+use crate::data::Report;
 use crate::events::{Bus, Event, Jsonl, RunStarted, truncate_after};
 use crate::runtime::{AdapterSpec, Base, BaseSpec, Learner, cpu_threads};
 
@@ -117,9 +118,19 @@ impl Job {
 
     /// What is worth a warning before the first step.
     pub(super) fn warnings(&self) -> Vec<Event> {
-        let reports = [Some(&self.splits.train), self.splits.eval.as_ref()].into_iter().flatten();
-        let warnings = reports.flat_map(|dataset| &dataset.report.warnings);
-        warnings.map(|w| Event::Warning { code: w.code.to_string(), text: w.text.clone(), count: w.count }).collect()
+        let warning = |code: &str, text: &str, count| Event::Warning { code: code.into(), text: text.into(), count };
+        let of = |part: &str, report: &Report| {
+            let counted = [
+                ("over_length", format!("{part} rows longer than data.max_len were dropped"), report.dropped_long),
+                ("truncated", format!("{part} rows longer than data.max_len were cut"), report.truncated),
+                ("untrained", format!("{part} rows have no trained token and were left out"), report.untrained),
+            ];
+            let counted = counted.into_iter().filter(|(_, _, count)| *count > 0);
+            let counted = counted.map(|(code, text, count)| warning(code, &text, count));
+            counted.chain(report.warnings.iter().map(|w| warning(w.code, &w.text, w.count))).collect::<Vec<_>>()
+        };
+        let eval = self.splits.eval.as_ref().map(|eval| of("evaluation", &eval.report));
+        [of("training", &self.splits.train.report), eval.unwrap_or_default()].concat()
     }
 }
 
@@ -168,6 +179,6 @@ impl Run<'_> {
 }
 
 /// What to type to go on with an interrupted run.
-pub fn resume_command(path: &Path, recipe: &str) -> String {
-    format!("lowrank train {recipe} --resume={}", path.display())
+pub fn resume_command(path: &Path) -> String {
+    format!("lowrank train --resume={}", path.display())
 }

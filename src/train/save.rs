@@ -28,12 +28,14 @@ impl Run<'_> {
         files(self.job, self.learner.export())
     }
 
-    /// Writes `final/`, reads it back and compares its logits with the trained model's.
+    /// Writes the last checkpoint and `final/`, reads that back and compares its logits with the trained model's.
     pub(super) fn finish(&self, bus: &Bus) -> Result<Option<Verify>> {
         let files = self.files()?;
         if files.is_empty() {
             return Ok(None);
         }
+        // The last step's checkpoint is what tells a finished run from one to go on with, and lets it be extended.
+        self.save(bus)?;
         self.dir.save_final(&files)?;
         let path = self.dir.final_dir();
         bus.emit(Event::Saved { step: self.state.step, path: path.display().to_string() });

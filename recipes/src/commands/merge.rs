@@ -23,7 +23,7 @@ pub struct Merge {
     /// A run or an adapter directory
     #[arg(value_name = "RUN|ADAPTER")]
     pub adapter: PathBuf,
-    /// The adapter's base model, if not the one its adapter_config.json names
+    /// The adapter's base model; a run knows its own
     #[arg(long, value_name = "MODEL")]
     pub base: Option<PathBuf>,
     /// Directory for the merged model; must not be there yet

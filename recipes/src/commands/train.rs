@@ -3,6 +3,7 @@
 use std::io::Stderr;
 use std::path::{Path, PathBuf};
 
+use lowrank::adapters::AdapterConfig;
 use lowrank::checkpoint::{self, Layout};
 use lowrank::events::{Bus, Console, Control, Status};
 use lowrank::recipe::Resolved;
@@ -79,18 +80,18 @@ impl Train {
             notes.iter().for_each(|note| eprintln!("{note}"));
         }
         warnings.iter().for_each(|warning| eprintln!("warn   {warning}"));
-        let (path, name) = (run.path(), job.name.clone());
+        let path = run.path();
         let control = Control::new();
         control.install_signal_handlers()?;
         let bus = self.listen(run.bus()?, console, &control, output)?;
         let outcome = run.train(&bus, &control)?;
         drop(bus);
         if outcome.status == Status::Interrupted {
-            eprintln!("go on with: {}", resume_command(&path, &name));
+            eprintln!("go on with: {}", resume_command(&path));
             return Err(Error::Interrupted { signal: outcome.signal.unwrap_or(SIGINT) });
         }
         if !output.quiet {
-            eprintln!("{}", summary(&path, &outcome));
+            eprintln!("{}", summary(&job.recipe.adapter, &path, &outcome));
         }
         Ok(())
     }
@@ -135,7 +136,7 @@ impl Train {
 }
 
 /// What came of it, and what to do with it.
-fn summary(path: &Path, outcome: &Outcome) -> String {
+fn summary(adapter: &AdapterConfig, path: &Path, outcome: &Outcome) -> String {
     let path = path.display();
     let mut lines = Vec::new();
     if let (Some(first), Some(last)) = (&outcome.first_eval, &outcome.last_eval) {
@@ -148,7 +149,13 @@ fn summary(path: &Path, outcome: &Outcome) -> String {
     if let Some(verify) = &outcome.verify {
         lines.push(format!("saved and read back: logits differ by at most {:.1e}", verify.max_abs_logit_diff));
     }
-    lines.push(format!("adapter: {path}/final"));
-    lines.push(format!("try it:  lowrank generate {path} --prompt \"...\""));
+    match adapter {
+        AdapterConfig::None(_) => {}
+        AdapterConfig::Full(_) => lines.push(format!("model:   {path}/final")),
+        _ => lines.push(format!("adapter: {path}/final")),
+    }
+    if outcome.verify.is_some() {
+        lines.push(format!("try it:  lowrank generate {path} --prompt \"...\""));
+    }
     lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
