@@ -127,7 +127,7 @@ impl Job {
             ];
             let counted = counted.into_iter().filter(|(_, _, count)| *count > 0);
             let counted = counted.map(|(code, text, count)| warning(code, &text, count));
-            counted.chain(report.warnings.iter().map(|w| warning(w.code, &w.text, w.count))).collect::<Vec<_>>()
+            counted.chain(report.warnings.iter().map(|w| warning(&w.code, &w.text, w.count))).collect::<Vec<_>>()
         };
         let eval = self.splits.eval.as_ref().map(|eval| of("evaluation", &eval.report));
         [of("training", &self.splits.train.report), eval.unwrap_or_default()].concat()
