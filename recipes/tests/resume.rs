@@ -56,7 +56,8 @@ fn killed_interrupted_and_untouched_runs_end_alike() {
     wait_for(&killed, 5);
     child.kill().unwrap();
     child.wait().unwrap();
-    let mut child = lowrank(&["train", "--no-tui", "--device", "flex", &format!("--resume={}", killed.display())]).spawn().unwrap();
+    let mut child =
+        lowrank(&["train", "--no-tui", "--device", "flex", &format!("--resume={}", killed.display())]).spawn().unwrap();
     wait_for(&killed, 9);
     child.kill().unwrap();
     child.wait().unwrap();

@@ -5,9 +5,9 @@
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, activation};
-use lowrank_kernels::LowRankBackend;
+use lowrank_kernels::{AttentionLayout, LowRankBackend};
 
-use crate::nn::{Attention, Embedding, LayerCache, Layout, Linear, Pass, RmsNorm};
+use crate::nn::{Attention, Embedding, LayerCache, Linear, NewTokens, Pass, RmsNorm};
 
 /// `model.*` and `lm_head`.
 #[derive(Module, Debug)]
@@ -64,21 +64,20 @@ impl<B: LowRankBackend> Llama<B> {
     }
 
     /// Hidden states after the last block, before the final norm: `[n] → [n, hidden]`.
-    pub fn blocks(&self, ids: Tensor<B, 1, Int>, layout: &Layout<B>, pass: Pass) -> Tensor<B, 2> {
+    pub fn blocks(&self, ids: Tensor<B, 1, Int>, layout: &AttentionLayout<B>, pass: Pass) -> Tensor<B, 2> {
         let x = self.model.embed_tokens.forward(ids);
-        self.model.layers.iter().fold(x, |x, block| block.forward(x, layout, None, pass))
+        self.model.layers.iter().fold(x, |x, block| block.forward(x, layout, pass))
     }
 
-    /// The same, reading and extending a cache of one entry per layer.
+    /// The same for new tokens of one row, reading and extending a cache of one entry per layer.
     pub fn cached_blocks(
         &self,
         ids: Tensor<B, 1, Int>,
-        layout: &Layout<B>,
+        new: &NewTokens<B>,
         cache: &mut [Option<LayerCache<B>>],
     ) -> Tensor<B, 2> {
         let x = self.model.embed_tokens.forward(ids);
-        let layers = self.model.layers.iter().zip(cache);
-        layers.fold(x, |x, (block, cache)| block.forward(x, layout, Some(cache), Pass::EVAL))
+        self.model.layers.iter().zip(cache).fold(x, |x, (block, cache)| block.cached(x, new, cache))
     }
 
     /// Final norm and output head: `[n, hidden] → [n, vocab]`.
@@ -93,15 +92,14 @@ impl<B: LowRankBackend> Llama<B> {
 
 impl<B: LowRankBackend> Block<B> {
     /// `[n, hidden] → [n, hidden]`.
-    pub fn forward(
-        &self,
-        x: Tensor<B, 2>,
-        layout: &Layout<B>,
-        cache: Option<&mut Option<LayerCache<B>>>,
-        pass: Pass,
-    ) -> Tensor<B, 2> {
-        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), layout, cache, pass);
+    pub fn forward(&self, x: Tensor<B, 2>, layout: &AttentionLayout<B>, pass: Pass) -> Tensor<B, 2> {
+        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), layout, pass);
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x), pass)
+    }
+
+    fn cached(&self, x: Tensor<B, 2>, new: &NewTokens<B>, cache: &mut Option<LayerCache<B>>) -> Tensor<B, 2> {
+        let x = x.clone() + self.self_attn.cached(self.input_layernorm.forward(x), new, cache);
+        x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x), Pass::EVAL)
     }
 }
 

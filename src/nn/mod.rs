@@ -8,11 +8,11 @@ pub mod params;
 mod rope;
 mod weight;
 
-pub use attention::{Attention, LayerCache, Layout};
+pub use attention::{Attention, LayerCache, NewTokens, positions};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::RmsNorm;
-pub use rope::{Rotary, rotary_tables};
+pub use rope::rotary_tables;
 pub use weight::{PackedBf16, Storage, Weight};
 
 use lowrank_kernels::DropoutKey;

@@ -2,36 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
-
 use crate::models::{Rope, RopeScaling};
-
-/// Cosines and sines of the positions in one batch, `[batch, 1, len, head_dim / 2]`.
-#[derive(Clone, Debug)]
-pub struct Rotary<B: Backend> {
-    cos: Tensor<B, 4>,
-    sin: Tensor<B, 4>,
-}
-
-impl<B: Backend> Rotary<B> {
-    /// `position [batch × len]`, row-major.
-    pub fn new(position: &[i32], [batch, len]: [usize; 2], frequencies: &[f32], device: &B::Device) -> Self {
-        let (cos, sin) = rotary_tables(position, frequencies);
-        let shape = [batch, 1, len, frequencies.len()];
-        let tensor = |values| Tensor::from_data(TensorData::new(values, shape), device);
-        Self { cos: tensor(cos), sin: tensor(sin) }
-    }
-
-    /// Rotates `x [batch, heads, len, head_dim]`.
-    pub fn apply(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        let half = x.dims()[3] / 2;
-        let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
-        let first = a.clone() * cos.clone() - b.clone() * sin.clone();
-        Tensor::cat(vec![first, b * cos + a * sin], 3)
-    }
-}
 
 /// Cosine and sine of position × frequency, both `[positions × frequencies]`.
 pub fn rotary_tables(position: &[i32], frequencies: &[f32]) -> (Vec<f32>, Vec<f32>) {

@@ -5,9 +5,8 @@ use lowrank_kernels::LowRankBackend;
 
 use super::learner::to_host;
 use crate::adapters::random::Stream;
-use crate::data::Batch;
 use crate::models::llama::Llama;
-use crate::nn::{LayerCache, Layout, Pass};
+use crate::nn::{LayerCache, NewTokens, Pass};
 use crate::{Error, Result};
 
 /// How the next token is chosen: the likeliest, or drawn when `temperature` is above 0.
@@ -34,11 +33,11 @@ pub(super) fn generate<B: LowRankBackend>(
     let mut cache: Vec<Option<LayerCache<B>>> = vec![None; model.model.layers.len()];
     let draws = Stream::new(sampling.seed, "generate").uniform(sampling.max_new_tokens, 0.5);
     let mut ids = prompt.to_vec();
-    let mut layout = Layout::new(&Batch::one(prompt), frequencies, device);
+    let mut new = NewTokens::new(0, prompt.len(), frequencies, device);
     let mut fresh = prompt.to_vec();
     for draw in draws {
-        let new: Vec<i32> = fresh.iter().map(|&id| id as i32).collect();
-        let hidden = model.cached_blocks(Tensor::from_data(TensorData::from(&new[..]), device), &layout, &mut cache);
+        let input: Vec<i32> = fresh.iter().map(|&id| id as i32).collect();
+        let hidden = model.cached_blocks(Tensor::from_data(TensorData::from(&input[..]), device), &new, &mut cache);
         let last = hidden.narrow(0, fresh.len() - 1, 1);
         let logits = to_host(model.head(last, Pass::EVAL).reshape([-1]))?;
         let token = choose(&logits, sampling.temperature, f64::from(draw) + 0.5);
@@ -46,7 +45,7 @@ pub(super) fn generate<B: LowRankBackend>(
             break;
         }
         ids.push(token);
-        layout = Layout::next_token(ids.len() - 1, frequencies, device);
+        new = NewTokens::new(ids.len() - 1, 1, frequencies, device);
         fresh = vec![token];
     }
     Ok(ids.split_off(prompt.len()))
@@ -67,20 +66,6 @@ fn choose(logits: &[f32], temperature: f64, draw: f64) -> u32 {
         }
     }
     best as u32
-}
-
-impl Batch {
-    /// One unpadded row without targets.
-    pub fn one(ids: &[u32]) -> Self {
-        Batch {
-            rows: 1,
-            len: ids.len(),
-            ids: ids.iter().map(|&id| id as i32).collect(),
-            targets: vec![crate::data::IGNORE; ids.len()],
-            segment: vec![1; ids.len()],
-            position: (0..ids.len() as i32).collect(),
-        }
-    }
 }
 
 #[cfg(test)]

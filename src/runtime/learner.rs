@@ -3,7 +3,7 @@
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
 use indexmap::IndexMap;
-use lowrank_kernels::LowRankBackend;
+use lowrank_kernels::{AttentionLayout, LowRankBackend};
 
 use super::generate::{self, Sampling};
 use super::{Learner, Micro, MicroResult, step};
@@ -12,7 +12,7 @@ use crate::data::Batch;
 use crate::models::ModelConfig;
 use crate::models::llama::Llama;
 use crate::nn::params::{self, GradMap};
-use crate::nn::{Layout, Pass};
+use crate::nn::{Pass, positions};
 use crate::optim::Optimizer;
 use crate::recipe::AdamW;
 use crate::tensors::HostTensors;
@@ -56,8 +56,8 @@ impl<B: AutodiffBackend + LowRankBackend> TensorLearner<B> {
         Tensor::from_data(TensorData::from(&batch.ids[..]), &self.device)
     }
 
-    fn layout(&self, batch: &Batch) -> Layout<B> {
-        Layout::new(batch, &self.frequencies, &self.device)
+    fn layout(&self, batch: &Batch) -> AttentionLayout<B> {
+        AttentionLayout::new(positions(batch, &self.frequencies), &self.device)
     }
 }
 

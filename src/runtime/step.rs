@@ -5,15 +5,15 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
-use lowrank_kernels::{LowRankBackend, cross_entropy};
+use lowrank_kernels::{AttentionLayout, LowRankBackend, cross_entropy};
 
 use super::learner::to_host;
 use super::{Micro, MicroResult};
 use crate::Result;
 use crate::data::{Batch, IGNORE};
 use crate::models::llama::Llama;
+use crate::nn::Pass;
 use crate::nn::params::{GradMap, collect_grads};
-use crate::nn::{Layout, Pass};
 
 /// Summed loss `[1]` from hidden states `[n, hidden]`; only trained positions reach the head.
 pub(super) fn loss<B: LowRankBackend>(
@@ -38,7 +38,7 @@ pub(super) fn loss<B: LowRankBackend>(
 pub(super) fn plain<B: AutodiffBackend + LowRankBackend>(
     model: &Llama<B>,
     ids: Tensor<B, 1, Int>,
-    layout: &Layout<B>,
+    layout: &AttentionLayout<B>,
     batch: &Batch,
     micro: &Micro,
     grads: &mut GradMap<B::InnerBackend>,
@@ -61,7 +61,7 @@ pub(super) fn plain<B: AutodiffBackend + LowRankBackend>(
 pub(super) fn recomputed<B: AutodiffBackend + LowRankBackend>(
     model: &Llama<B>,
     ids: Tensor<B, 1, Int>,
-    layout: &Layout<B>,
+    layout: &AttentionLayout<B>,
     batch: &Batch,
     micro: &Micro,
     grads: &mut GradMap<B::InnerBackend>,
@@ -72,7 +72,7 @@ pub(super) fn recomputed<B: AutodiffBackend + LowRankBackend>(
     let mut inputs = vec![embedded.clone().inner()];
     for block in &model.model.layers {
         let x = Tensor::from_inner(inputs[inputs.len() - 1].clone());
-        inputs.push(block.clone().no_grad().forward(x, layout, None, pass).inner());
+        inputs.push(block.clone().no_grad().forward(x, layout, pass).inner());
     }
     let mut x = leaf(inputs.pop().expect("starts with the embedding"));
     let Some(loss) = loss(model, x.clone(), batch, pass) else { return Ok(MicroResult::default()) };
@@ -84,7 +84,7 @@ pub(super) fn recomputed<B: AutodiffBackend + LowRankBackend>(
         for (i, block) in model.model.layers.iter().enumerate().rev() {
             let grad = x.grad(&backward).expect("the head depends on every block");
             x = leaf(inputs.pop().expect("one input per block"));
-            let y = block.forward(x.clone(), layout, None, pass);
+            let y = block.forward(x.clone(), layout, pass);
             backward = (y * Tensor::from_inner(grad)).sum().backward();
             collect_grads(block, &format!("model.layers.{i}"), &backward, grads);
         }

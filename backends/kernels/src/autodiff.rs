@@ -1,5 +1,7 @@
 //! Backward passes by hand: gradients to activations only, nothing dense kept for frozen weights.
 
+use std::sync::Arc;
+
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::{Device, FloatTensor, IntTensor};
 use burn::tensor::{Shape, Tensor, TensorPrimitive};
@@ -8,7 +10,7 @@ use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
-use crate::{FrozenWeight, LowRankBackend, Side};
+use crate::{FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
 
 #[derive(Debug)]
 struct FrozenMatmul;
@@ -39,6 +41,52 @@ impl<B: LowRankBackend> Backward<B, 1> for CrossEntropy {
             grads.register::<B>(logits.id, (grad * scale.unsqueeze()).into_primitive().tensor());
         }
     }
+}
+
+#[derive(Debug)]
+struct Attention;
+
+impl<B: LowRankBackend> Backward<B, 3> for Attention {
+    /// q, k and v; the weights are computed again.
+    type State = (Qkv<B>, Heads, Arc<Positions>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (qkv, heads, positions) = ops.state;
+        let fused = B::fused_attention().expect("the forward was fused");
+        let parts = (fused.backward)(qkv, grad, heads, &positions);
+        for (parent, part) in ops.parents.into_iter().zip(parts) {
+            if let Some(parent) = parent {
+                grads.register::<B>(parent.id, part);
+            }
+        }
+    }
+}
+
+fn attention_forward<B: LowRankBackend, C: CheckpointStrategy>(
+    qkv: Qkv<Autodiff<B, C>>,
+    heads: Heads,
+    positions: &Arc<Positions>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let fused = B::fused_attention().expect("only taken from `fused_attention`");
+    let nodes = qkv.each_ref().map(|x| x.node.clone());
+    let qkv = qkv.map(|x| x.primitive);
+    let y = (fused.forward)(qkv.clone(), heads, positions);
+    match Attention.prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish((qkv, heads, positions.clone()), y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
+
+/// Not differentiable a second time.
+fn attention_backward<B: LowRankBackend, C: CheckpointStrategy>(
+    qkv: Qkv<Autodiff<B, C>>,
+    grad: FloatTensor<Autodiff<B, C>>,
+    heads: Heads,
+    positions: &Arc<Positions>,
+) -> Qkv<Autodiff<B, C>> {
+    let fused = B::fused_attention().expect("only taken from `fused_attention`");
+    (fused.backward)(qkv.map(|x| x.primitive), grad.primitive, heads, positions).map(Autodiff::<B, C>::from_inner)
 }
 
 fn inner<B: LowRankBackend, C: CheckpointStrategy>(weight: FrozenWeight<Autodiff<B, C>>) -> FrozenWeight<B> {
@@ -75,5 +123,10 @@ impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C>
             OpsKind::UnTracked(prep) => prep.finish(loss),
         };
         (loss, Self::from_inner(grad))
+    }
+
+    fn fused_attention() -> Option<FusedAttention<Self>> {
+        B::fused_attention()?;
+        Some(FusedAttention { forward: attention_forward::<B, C>, backward: attention_backward::<B, C> })
     }
 }

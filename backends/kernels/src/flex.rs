@@ -1,11 +1,13 @@
 //! burn-flex: its own matmul is already `gemm`, so only packed weights need a kernel.
 
+use std::sync::Arc;
+
 use burn::tensor::TensorData;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps};
 use burn_flex::{Flex, FlexTensor};
 
 use crate::cpu::{self, Stored};
-use crate::{FrozenWeight, LowRankBackend, Side};
+use crate::{FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, cpu_attention};
 
 impl LowRankBackend for Flex {
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
@@ -24,4 +26,26 @@ impl LowRankBackend for Flex {
             }
         }
     }
+
+    fn fused_attention() -> Option<FusedAttention<Self>> {
+        Some(FusedAttention { forward: attention, backward: attention_backward })
+    }
+}
+
+fn attention(qkv: Qkv<Flex>, heads: Heads, at: &Arc<Positions>) -> FlexTensor {
+    let qkv = qkv.map(|x| x.to_contiguous());
+    let y = cpu_attention::forward(qkv.each_ref().map(|x| x.storage::<f32>()), heads, at);
+    rows(y, at)
+}
+
+fn attention_backward(qkv: Qkv<Flex>, grad: FlexTensor, heads: Heads, at: &Arc<Positions>) -> Qkv<Flex> {
+    let (qkv, grad) = (qkv.map(|x| x.to_contiguous()), grad.to_contiguous());
+    let slices = qkv.each_ref().map(|x| x.storage::<f32>());
+    cpu_attention::backward(slices, grad.storage::<f32>(), heads, at).map(|part| rows(part, at))
+}
+
+fn rows(values: Vec<f32>, at: &Positions) -> FlexTensor {
+    let n = at.batch * at.len;
+    let width = values.len() / n;
+    FlexTensor::from_data(TensorData::new(values, [n, width]))
 }

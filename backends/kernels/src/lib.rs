@@ -4,25 +4,35 @@
 //! `impl`; a backend that wants speed overrides a body. The trait and its implementations live in
 //! this one crate because of the orphan rule.
 
+mod attention;
 mod autodiff;
 pub mod bf16;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+mod cpu_attention;
 #[cfg(feature = "cube")]
 mod cube;
 mod dropout;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+mod exp;
 #[cfg(feature = "flex")]
 mod flex;
 mod frozen;
 #[cfg(feature = "fusion")]
 mod fusion;
 pub mod host;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+mod matrix;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 mod ops;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use attention::{
+    AttentionLayout, FusedAttention, Heads, PositionTensors, Positions, Qkv, attend, join_heads, split_heads,
+};
 pub use dropout::{DropoutKey, path_hash};
 pub use frozen::{FrozenWeight, Side};
 pub use ops::{cross_entropy, dropout_mask, frozen_matmul, frozen_rows};
@@ -61,5 +71,10 @@ pub trait LowRankBackend: Backend {
         let minus_one = Tensor::ones(targets.dims(), &log_p.device()).neg();
         let grad = log_p.exp().scatter(1, targets, minus_one, burn::tensor::IndexingUpdateOp::Add);
         (loss.into_primitive().tensor(), grad.into_primitive().tensor())
+    }
+
+    /// Kernels of causal attention, where the backend has them; elsewhere plain operations do it.
+    fn fused_attention() -> Option<FusedAttention<Self>> {
+        None
     }
 }

@@ -1,13 +1,17 @@
 //! burn-ndarray: frozen matrices go through `gemm`, which is faster than its own matmul.
 
+use std::sync::Arc;
+
 use burn::tensor::ops::{FloatTensor, FloatTensorOps};
 use burn::tensor::{TensorData, TensorMetadata};
 use burn_ndarray::{NdArray, NdArrayTensor};
 
 use crate::cpu::{self, Stored};
-use crate::{FrozenWeight, LowRankBackend, Side};
+use crate::{FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, cpu_attention};
 
-impl LowRankBackend for NdArray<f32, i32> {
+type Cpu = NdArray<f32, i32>;
+
+impl LowRankBackend for Cpu {
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
         let m = x.shape()[0];
         let NdArrayTensor::F32(x) = x else { unreachable!("lowrank computes in f32 on this backend") };
@@ -32,6 +36,35 @@ impl LowRankBackend for NdArray<f32, i32> {
         };
         Self::float_from_data(TensorData::new(y, [m, width]), &Default::default())
     }
+
+    fn fused_attention() -> Option<FusedAttention<Self>> {
+        Some(FusedAttention { forward: attention, backward: attention_backward })
+    }
+}
+
+fn attention(qkv: Qkv<Cpu>, heads: Heads, at: &Arc<Positions>) -> NdArrayTensor {
+    let qkv = qkv.map(values);
+    rows(cpu_attention::forward(qkv.each_ref().map(Vec::as_slice), heads, at), at)
+}
+
+fn attention_backward(qkv: Qkv<Cpu>, grad: NdArrayTensor, heads: Heads, at: &Arc<Positions>) -> Qkv<Cpu> {
+    let qkv = qkv.map(values);
+    cpu_attention::backward(qkv.each_ref().map(Vec::as_slice), &values(grad), heads, at).map(|part| rows(part, at))
+}
+
+fn values(x: NdArrayTensor) -> Vec<f32> {
+    let NdArrayTensor::F32(x) = x else { unreachable!("lowrank computes in f32 on this backend") };
+    let x = x.into_shared();
+    match x.as_slice() {
+        Some(values) => values.to_vec(),
+        None => x.iter().copied().collect(),
+    }
+}
+
+fn rows(values: Vec<f32>, at: &Positions) -> NdArrayTensor {
+    let n = at.batch * at.len;
+    let width = values.len() / n;
+    Cpu::float_from_data(TensorData::new(values, [n, width]), &Default::default())
 }
 
 /// The product and its width.

@@ -1,0 +1,75 @@
+//! Small matrix products on one thread, on strided views.
+
+use gemm::{Parallelism, gemm};
+
+/// A view of a row-major matrix or of its transpose.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    values: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(values.len(), rows * cols, "a matrix of [{rows}, {cols}]");
+        Self { values, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    pub fn t(self) -> Self {
+        Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+}
+
+/// `y = alpha · a · b + beta · y` for a row-major `y`, on the calling thread.
+pub(crate) fn multiply(y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, alpha: f32, beta: f32) {
+    assert!(
+        a.cols == b.rows && y.len() == a.rows * b.cols,
+        "product of [{}, {}] and [{}, {}]",
+        a.rows,
+        a.cols,
+        b.rows,
+        b.cols
+    );
+    // SAFETY: the assertions here and in `Matrix::new` bound every index that these sizes and strides can form.
+    unsafe {
+        gemm(
+            a.rows,
+            b.cols,
+            a.cols,
+            y.as_mut_ptr(),
+            1,
+            b.cols as isize,
+            beta != 0.0,
+            a.values.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.values.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            beta,
+            alpha,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transposes_and_accumulates() {
+        let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let b = [1.0, -1.0, 0.5, 2.0, 0.0, 1.0];
+        let mut y = [1.0; 4];
+        // [2, 3] · [2, 3]ᵀ
+        multiply(&mut y, Matrix::new(&a, 2, 3), Matrix::new(&b, 2, 3).t(), 2.0, 3.0);
+        assert_eq!(y, [3.0 + 1.0, 3.0 + 10.0, 3.0 + 4.0, 3.0 + 28.0]);
+    }
+}
