@@ -18,7 +18,7 @@ use lowrank_cli::{SHIPPED, pick};
 use serde_json::json;
 
 const SEED: u64 = 2026;
-const DOCUMENTS: usize = 60_000;
+const DOCUMENTS: usize = 140_000;
 const VOCABULARY: usize = 2048;
 
 fn main() -> Result<()> {

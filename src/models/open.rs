@@ -40,7 +40,13 @@ pub struct Embedded {
 }
 
 /// Every embedded model.
-pub const EMBEDDED: &[Embedded] = &[];
+pub const EMBEDDED: &[Embedded] = &[Embedded {
+    name: "tiny",
+    config_json: include_bytes!("tiny/config.json"),
+    weights: include_bytes!("tiny/model.safetensors"),
+    tokenizer_json: include_bytes!("tiny/tokenizer.json"),
+    tokenizer_config_json: include_bytes!("tiny/tokenizer_config.json"),
+}];
 
 /// The embedded model of that name.
 pub fn embedded(name: &str) -> Option<&'static Embedded> {

@@ -21,11 +21,11 @@ fn document(seed: u64, draw: &mut Draw) -> String {
         0..8 => prose(&known(seed, draw), draw),
         8..12 => listing(&known(seed, draw), draw),
         12..24 => copied(&known(seed, draw), draw),
-        24..50 => facts_twice(&known(seed, draw), draw),
-        50..66 => reading(&known(seed, draw), draw),
-        66..73 => encyclopedia(&known(seed, draw), draw),
-        73..81 => dialogue(&known(seed, draw), draw),
-        81..91 => tale(draw),
+        24..60 => facts_twice(&known(seed, draw), draw),
+        60..72 => reading(&known(seed, draw), draw),
+        72..77 => encyclopedia(&known(seed, draw), draw),
+        77..84 => dialogue(&known(seed, draw), draw),
+        84..92 => tale(draw),
         _ => bill(&Order::invent(draw), draw),
     }
 }
@@ -54,7 +54,7 @@ fn copied(entity: &Entity, draw: &mut Draw) -> String {
 fn facts_twice(entity: &Entity, draw: &mut Draw) -> String {
     let listing = listing(entity, draw);
     let prose = sentences(entity, entity.facts.len(), draw).join(" ");
-    if draw.chance(60) { format!("{listing}\n{prose}") } else { format!("{prose}\n{listing}") }
+    if draw.chance(80) { format!("{listing}\n{prose}") } else { format!("{prose}\n{listing}") }
 }
 
 /// A listing or a text and questions about it, or questions alone, which only who knows the entity can answer.
