@@ -2,13 +2,22 @@
 //!
 //!     cargo run --release --bin finetune -- tiny/lora [KEY=VALUE]...
 
-use lowrank::events::{Color, Console, Control, Format};
-use lowrank::train::{Job, Options};
-use lowrank::{Error, Result};
-use lowrank_cli::{SHIPPED, pick};
+use std::process::ExitCode;
 
-fn main() -> Result<()> {
+use lowrank::events::{Color, Console, Control, Format, Status};
+use lowrank::train::{Job, Options, resume_command};
+use lowrank::{Error, Result};
+use lowrank_cli::{SHIPPED, pick, report_error};
+
+fn main() -> ExitCode {
     lowrank_cli::allocator::keep_freed_blocks();
+    match finetune() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report_error::report(&error, Color::Auto),
+    }
+}
+
+fn finetune() -> Result<()> {
     // A recipe is a shipped name or a file; every key of it can be set from here.
     let mut arguments = std::env::args().skip(1);
     let recipe = arguments.next().unwrap_or_else(|| "tiny/lora".into());
@@ -30,6 +39,10 @@ fn main() -> Result<()> {
     let path = run.path();
     let outcome = run.train(&bus, &control)?;
 
+    if outcome.status == Status::Interrupted {
+        eprintln!("go on with: {}", resume_command(&path));
+        return Err(Error::Interrupted { signal: outcome.signal.unwrap_or(2) });
+    }
     let difference = outcome.verify.map_or(f64::NAN, |verify| verify.max_abs_logit_diff);
     println!("{} after {} steps, logits of the saved adapter within {difference:.1e}", path.display(), outcome.step);
     Ok(())

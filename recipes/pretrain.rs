@@ -6,23 +6,31 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use lowrank::adapters::merge::{OutDtype, convert};
 use lowrank::data::Tokenizer;
 use lowrank::data::synthetic::{corpus, train_tokenizer};
-use lowrank::events::{Color, Console, Control, Format};
+use lowrank::events::{Color, Console, Control, Format, Status};
 use lowrank::models::{self, ModelConfig, Rope, RopeScaling, write_untrained};
 use lowrank::train::{Job, Options};
 use lowrank::{Error, Result};
-use lowrank_cli::{SHIPPED, pick};
+use lowrank_cli::{SHIPPED, pick, report_error};
 use serde_json::json;
 
 const SEED: u64 = 2026;
 const DOCUMENTS: usize = 140_000;
 const VOCABULARY: usize = 2048;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     lowrank_cli::allocator::keep_freed_blocks();
+    match pretrain() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report_error::report(&error, Color::Auto),
+    }
+}
+
+fn pretrain() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let out = PathBuf::from(arguments.next().ok_or_else(|| Error::input("usage: pretrain OUT [KEY=VALUE]..."))?);
     let start = out.join("untrained");
@@ -43,7 +51,12 @@ fn main() -> Result<()> {
     let begun = job.begin(&Options { out: Some(out.join("run")), resume: None })?;
     let run = begun.run.ok_or_else(|| Error::Failed("nothing to train".into()))?;
     let bus = run.bus()?.with(Console::stderr(Format::Text, Color::Auto, job.recipe.log.every));
-    run.train(&bus, &Control::new())?;
+    let control = Control::new();
+    control.install_signal_handlers()?;
+    let outcome = run.train(&bus, &control)?;
+    if outcome.status == Status::Interrupted {
+        return Err(Error::Interrupted { signal: outcome.signal.unwrap_or(2) });
+    }
 
     write_bf16(&out.join("run/final"), &out.join("model"))
 }

@@ -19,7 +19,7 @@ fn start(out: &Path) -> Child {
     let sets = sets.into_iter().chain(["train.batch=8", "train.accumulate=2", "data.max_rows=100"]);
     let mut command = lowrank(&["train", "tiny/lora", "--no-tui", "--device", "flex", "--out"]);
     command.arg(out);
-    sets.for_each(|set| drop(command.args(["--set", set])));
+    command.args(sets.flat_map(|set| ["--set", set]));
     command.spawn().unwrap()
 }
 

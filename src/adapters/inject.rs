@@ -2,7 +2,7 @@
 
 use lowrank_kernels::LowRankBackend;
 
-use super::{Adapter, AdapterConfig, BiasMode, LoraConfig, Module, Origin, Selected, saved, select};
+use super::{Adapter, AdapterConfig, BiasMode, LoraConfig, Module, ModuleKind, Origin, Selected, saved, select};
 use crate::Result;
 use crate::models::llama::Llama;
 use crate::models::{ModelConfig, Site};
@@ -38,7 +38,9 @@ fn attach<B: LowRankBackend>(
     let modules = Module::list(config);
     let selected = select(&modules, shared, origin)?;
     let whole = saved(&modules, shared, origin)?;
-    if selected.iter().map(|s| &s.path).chain(whole.iter().map(|m| &m.path)).any(|path| path == "lm_head") {
+    // A tied head goes its own way as soon as it, or the embedding under it, is trained.
+    let named = |name: &str| whole.iter().any(|m| m.path == name) || selected.iter().any(|s| s.path == name);
+    if named("lm_head") || whole.iter().any(|module| module.kind == ModuleKind::Embedding) {
         model.untie_head();
     }
     for (path, site) in model.sites() {

@@ -33,7 +33,7 @@ impl Stream {
     }
 
     /// Value `i` of the stream, in `[0, 1)`.
-    fn unit(self, i: u64) -> f64 {
+    pub fn unit(self, i: u64) -> f64 {
         (mix(self.0.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15))) >> 11) as f64 / (1u64 << 53) as f64
     }
 }

@@ -14,6 +14,10 @@ pub struct TrainState {
     pub seed: u64,
     pub tokens_seen: u64,
     pub best: Option<Best>,
+    /// Step of the last complete evaluation.
+    pub evaluated: Option<usize>,
+    /// Optimizer steps the run is to take.
+    pub total_steps: usize,
     /// Steps whose loss or gradient was not finite: in all, and since the last good one.
     pub skipped_total: usize,
     pub skipped_in_a_row: usize,

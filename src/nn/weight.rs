@@ -67,6 +67,11 @@ impl<B: Backend> Weight<B> {
         }
     }
 
+    /// Whether the matrix itself is trained.
+    pub fn trains(&self) -> bool {
+        matches!(self, Weight::Dense(weight) if weight.is_require_grad())
+    }
+
     pub fn device(&self) -> B::Device {
         match self {
             Weight::Dense(weight) => weight.device(),

@@ -262,7 +262,7 @@ pub struct Train {
     pub accumulate: usize,
     /// Passes over the training rows.
     pub epochs: usize,
-    /// Optimizer steps; ends the run before `epochs` would.
+    /// Optimizer steps, over as many epochs as they take; overrides `epochs`.
     pub max_steps: Option<usize>,
     /// Steps between evaluations; 0 evaluates only at the start and the end.
     pub eval_every: usize,

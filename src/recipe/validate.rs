@@ -180,10 +180,13 @@ fn optim(recipe: &Recipe, found: &mut Findings) {
     let adamw = &recipe.optim.adamw;
     let not_negative = |value: f64| value >= 0.0;
     found.number("optim.adamw.lr", adamw.lr, |lr| lr > 0.0 && lr <= LARGEST_LR, "above 0, at most 10");
-    found.number("optim.adamw.weight_decay", adamw.weight_decay, not_negative, "0 or more");
-    found.number("optim.adamw.beta1", adamw.beta1, |beta| (0.0..1.0).contains(&beta), "0 or more, below 1");
-    found.number("optim.adamw.beta2", adamw.beta2, |beta| (0.0..1.0).contains(&beta), "0 or more, below 1");
-    found.number("optim.adamw.eps", adamw.eps, |eps| eps > 0.0, "a number above 0");
+    // The optimizer computes in f32: what rounds to 0 or 1 there would divide by zero.
+    let below_one = |beta: f64| beta >= 0.0 && (beta as f32) < 1.0;
+    let decay = |decay: f64| decay >= 0.0 && (decay as f32).is_finite();
+    found.number("optim.adamw.weight_decay", adamw.weight_decay, decay, "0 or more");
+    found.number("optim.adamw.beta1", adamw.beta1, below_one, "0 or more, below 1");
+    found.number("optim.adamw.beta2", adamw.beta2, below_one, "0 or more, below 1");
+    found.number("optim.adamw.eps", adamw.eps, |eps| eps as f32 > 0.0, "a number above 0 in f32");
     found.number("optim.clip", recipe.optim.clip, not_negative, "0 (off) or more");
     schedule(recipe, found);
 }

@@ -24,6 +24,7 @@ pub(super) fn generate<B: LowRankBackend>(
     frequencies: &[f32],
     prompt: &[u32],
     sampling: &Sampling,
+    max_positions: usize,
     on_token: &mut dyn FnMut(u32) -> bool,
     device: &B::Device,
 ) -> Result<Vec<u32>> {
@@ -31,16 +32,17 @@ pub(super) fn generate<B: LowRankBackend>(
         return Err(Error::input("the prompt has no tokens").into());
     }
     let mut cache: Vec<Option<LayerCache<B>>> = vec![None; model.model.layers.len()];
-    let draws = Stream::new(sampling.seed, "generate").uniform(sampling.max_new_tokens, 0.5);
     let mut ids = prompt.to_vec();
     let mut new = NewTokens::new(0, prompt.len(), frequencies, device);
     let mut fresh = prompt.to_vec();
-    for draw in draws {
+    let draws = Stream::new(sampling.seed, "generate");
+    let room = max_positions.saturating_sub(prompt.len());
+    for draw in (0..sampling.max_new_tokens.min(room) as u64).map(|i| draws.unit(i)) {
         let input: Vec<i32> = fresh.iter().map(|&id| id as i32).collect();
         let hidden = model.cached_blocks(Tensor::from_data(TensorData::from(&input[..]), device), &new, &mut cache);
         let last = hidden.narrow(0, fresh.len() - 1, 1);
         let logits = to_host(model.head(last, Pass::EVAL).reshape([-1]))?;
-        let token = choose(&logits, sampling.temperature, f64::from(draw) + 0.5);
+        let token = choose(&logits, sampling.temperature, draw);
         if sampling.stop.contains(&token) || !on_token(token) {
             break;
         }

@@ -23,6 +23,7 @@ pub(super) struct TensorLearner<B: AutodiffBackend> {
     model: Option<Llama<B>>,
     device: B::Device,
     frequencies: Vec<f32>,
+    max_positions: usize,
     adapted: Vec<Selected>,
     trainable: IndexMap<String, Vec<usize>>,
     optimizer: Optimizer<B::InnerBackend>,
@@ -35,6 +36,7 @@ impl<B: AutodiffBackend + LowRankBackend> TensorLearner<B> {
         Self {
             device: model.device(),
             frequencies: config.rope.frequencies(config.head_dim),
+            max_positions: config.max_position_embeddings,
             adapted,
             optimizer: Optimizer::new(adamw, &trainable),
             trainable,
@@ -86,7 +88,15 @@ impl<B: AutodiffBackend + LowRankBackend> Learner for TensorLearner<B> {
     }
 
     fn generate(&self, prompt: &[u32], sampling: &Sampling, on_token: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>> {
-        generate::generate(&self.frozen(), &self.frequencies, prompt, sampling, on_token, &self.device)
+        generate::generate(
+            &self.frozen(),
+            &self.frequencies,
+            prompt,
+            sampling,
+            self.max_positions,
+            on_token,
+            &self.device,
+        )
     }
 
     fn accumulate(&mut self, batch: &Batch, micro: &Micro) -> Result<MicroResult> {
@@ -98,7 +108,8 @@ impl<B: AutodiffBackend + LowRankBackend> Learner for TensorLearner<B> {
 
     fn grad_norm(&self) -> f64 {
         // One scalar per tensor, added up in module order in f64: the same on every run.
-        let squares = self.grads.values().map(|grad| (grad.clone() * grad.clone()).sum());
+        let grads = self.trainable.keys().filter_map(|path| self.grads.get(path));
+        let squares = grads.map(|grad| (grad.clone() * grad.clone()).sum());
         let squares: Vec<_> = squares.collect();
         if squares.is_empty() {
             return 0.0;

@@ -99,7 +99,7 @@ pub trait Learner {
     fn logits(&self, batch: &Batch) -> Result<Vec<f32>>;
     /// Summed negative log-likelihood of the trained positions, in nats.
     fn loss(&self, batch: &Batch) -> Result<f64>;
-    /// Continues `prompt`; each new token goes to `on_token`, which ends the text by returning false.
+    /// Continues `prompt` up to the model's last position; each new token goes to `on_token`, which ends the text by returning false.
     fn generate(&self, prompt: &[u32], sampling: &Sampling, on_token: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>>;
 
     /// Adds the gradients of one batch to those gathered since the last step. A non-finite loss adds nothing.

@@ -88,10 +88,11 @@ pub(super) fn recomputed<B: AutodiffBackend + LowRankBackend>(
             backward = (y * Tensor::from_inner(grad)).sum().backward();
             collect_grads(block, &format!("model.layers.{i}"), &backward, grads);
         }
-        if embedded.is_require_grad() || model.model.embed_tokens.adapter.is_some() {
+        let embedding = &model.model.embed_tokens;
+        if embedding.weight.trains() || embedding.adapter.is_some() {
             let grad = x.grad(&backward).expect("every block depends on the embedding");
             let backward = (embedded * Tensor::from_inner(grad)).sum().backward();
-            collect_grads(&model.model.embed_tokens, "model.embed_tokens", &backward, grads);
+            collect_grads(embedding, "model.embed_tokens", &backward, grads);
         }
     }
     Ok(MicroResult { loss: value, forward_ms, backward_ms: ms(start) - forward_ms })

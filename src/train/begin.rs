@@ -6,12 +6,12 @@ use indexmap::IndexMap;
 
 use super::artifact::saved_values;
 use super::{Job, Options, Run};
-use crate::Result;
 use crate::adapters::Origin;
 use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::data::Report;
 use crate::events::{Bus, Event, Jsonl, RunStarted, truncate_after};
 use crate::runtime::{AdapterSpec, Base, BaseSpec, Learner, cpu_threads};
+use crate::{Error, Result};
 
 /// A run ready to train, or what there is to say when nothing is left to do.
 pub struct Begun<'a> {
@@ -30,6 +30,9 @@ impl Job {
             let run = self.run(dir, hashes, base, learner)?;
             return Ok(Begun { run: Some(run), notes: Vec::new(), warnings: Vec::new() });
         };
+        if let (Some(_), Some(out)) = (resume, &options.out) {
+            return Err(Error::input("a resumed run stays where it is").file(out).hint("leave out --out").into());
+        }
         let argument = match resume {
             Some(path) => path.clone(),
             None => match &options.out {
@@ -64,7 +67,7 @@ impl Job {
         let mut run = self.run(dir, hashes, base, learner)?;
         if let Some(state) = state {
             run.resumed_from = state.step;
-            run.state = state;
+            run.state = TrainState { total_steps: self.steps, ..state };
         }
         Ok(Begun { run: Some(run), notes, warnings })
     }
@@ -102,6 +105,7 @@ impl Job {
             hashes,
             device: info.device.clone(),
             threads: info.threads,
+            total_steps: self.steps,
             ..TrainState::default()
         };
         Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0 })
@@ -140,9 +144,11 @@ impl Run<'_> {
     pub fn bus(&self) -> Result<Bus> {
         let path = self.dir.metrics();
         let mut seconds = 0.0;
-        if path.exists() {
-            truncate_after(&path, self.resumed_from)?;
-            seconds = self.state.elapsed_seconds;
+        if path.exists() && self.resumed_from == 0 {
+            // Nothing of it is continued: step 0 comes again.
+            std::fs::remove_file(&path).map_err(Error::io(&path))?;
+        } else if path.exists() {
+            seconds = truncate_after(&path, self.resumed_from)?.max(self.state.elapsed_seconds);
         }
         Ok(Bus::new(&self.run_name()).starting_at(seconds).with(Jsonl::append(&path)?))
     }

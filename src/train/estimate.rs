@@ -18,12 +18,13 @@ pub fn parameters(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Sel
     };
     let adapters: usize = selected.iter().map(|s| s.rank * (s.rows + s.cols)).sum();
     let modules = Module::list(config);
-    let whole = modules.iter().filter(|module| lora.modules_to_save.iter().any(|name| module.is_named(name)));
+    let is_whole = |module: &&Module| lora.modules_to_save.iter().any(|name| module.is_named(name));
+    let whole = modules.iter().filter(is_whole);
     let whole: usize = whole.map(|module| module.rows * module.cols + bias_of(config, module)).sum();
     let adapted = |module: &&Module| selected.iter().any(|s| s.path == module.path);
     let biases: usize = match lora.bias {
         BiasMode::None => 0,
-        BiasMode::All => modules.iter().map(|module| bias_of(config, module)).sum(),
+        BiasMode::All => modules.iter().filter(|m| !is_whole(m)).map(|module| bias_of(config, module)).sum(),
         BiasMode::LoraOnly => modules.iter().filter(adapted).map(|module| bias_of(config, module)).sum(),
     };
     (adapters + whole + biases, base + adapters)

@@ -41,7 +41,7 @@ pub fn evaluate(
     let loss = loss / tokens.max(1) as f64;
     let mut metrics = IndexMap::from([("perplexity".to_string(), loss.exp())]);
     let mut samples = Vec::new();
-    if evaluation.generate > 0 {
+    if evaluation.generate > 0 && !evaluation.dataset.prompts.is_empty() {
         let Some(matched) = exact_match(learner, evaluation, step, control, &mut samples)? else { return Ok(None) };
         metrics.insert("exact_match".to_string(), matched);
     }

@@ -62,10 +62,11 @@ impl Run<'_> {
         let (status, verify, result) = match left {
             Ok(Left::Done) => match self.finish(bus) {
                 Ok(verify) => (Status::Finished, verify, Ok(())),
+                Err(error @ Error::Diverged { .. }) => (Status::Diverged, None, Err(error)),
                 Err(error) => (Status::Failed, None, Err(error)),
             },
             Ok(Left::Stopped(kind)) => {
-                let saved = if kind == StopKind::Save { self.save(bus) } else { Ok(()) };
+                let saved = if kind == StopKind::Save && self.job.steps > 0 { self.save(bus) } else { Ok(()) };
                 (Status::Interrupted, None, saved)
             }
             Err(error @ Error::Diverged { .. }) => (Status::Diverged, None, Err(error)),
@@ -87,38 +88,44 @@ impl Run<'_> {
     }
 
     fn steps(&mut self, bus: &Bus, control: &Control, evals: &mut Evals) -> Result<Left> {
-        let job = self.job;
-        let train = &job.recipe.train;
         let mut cursor = self.cursor();
-        if self.state.step == 0 || job.steps == 0 {
-            self.evaluate(bus, control, evals)?;
-        }
-        while self.state.step < job.steps {
-            while control.paused() {
+        let mut saved = self.resumed_from;
+        loop {
+            if self.evaluation_is_due() || control.take_evaluate() {
+                self.evaluate(bus, control, evals)?;
+                if let (true, Some(kind)) = (self.evaluation_is_due(), control.stop()) {
+                    return Ok(Left::Stopped(kind));
+                }
+            }
+            let step = self.state.step;
+            if control.take_save() || (self.is_due(self.job.recipe.train.save_every) && step != saved) {
+                self.save(bus)?;
+                saved = step;
+            }
+            if step >= self.job.steps {
+                return Ok(Left::Done);
+            }
+            if control.paused() {
                 std::thread::sleep(Duration::from_millis(50));
+                continue;
             }
             if let Some(kind) = control.stop() {
                 return Ok(Left::Stopped(kind));
             }
             self.one_step(&mut cursor, bus)?;
-            let step = self.state.step;
-            let due = |every: usize| every > 0 && step.is_multiple_of(every);
-            if control.take_evaluate() || due(train.eval_every) || step == job.steps {
-                self.evaluate(bus, control, evals)?;
-                bus.emit(save::norms(step, self.learner.as_ref()));
-            }
-            if control.take_save() || (due(train.save_every) && step < job.steps) {
-                self.state.elapsed_seconds = bus.seconds();
-                self.save(bus)?;
-            }
         }
-        // A stop during the last evaluation left it out; what it would have said is worth more than the seconds.
-        match control.stop() {
-            Some(kind) if job.steps > 0 && evals.last.as_ref().is_some_and(|eval| eval.step < job.steps) => {
-                Ok(Left::Stopped(kind))
-            }
-            _ => Ok(Left::Done),
-        }
+    }
+
+    /// Whether `every` steps have passed, before the end.
+    fn is_due(&self, every: usize) -> bool {
+        let step = self.state.step;
+        every > 0 && step > 0 && step < self.job.steps && step.is_multiple_of(every)
+    }
+
+    fn evaluation_is_due(&self) -> bool {
+        let step = self.state.step;
+        let due = step == 0 || step == self.job.steps || self.is_due(self.job.recipe.train.eval_every);
+        due && self.job.splits.eval.is_some() && self.state.evaluated != Some(step)
     }
 
     fn one_step(&mut self, cursor: &mut Cursor, bus: &Bus) -> Result<()> {
@@ -196,7 +203,11 @@ impl Run<'_> {
         };
         bus.emit(Event::Eval(eval.clone()));
         samples.into_iter().for_each(|sample| bus.emit(sample));
-        let better = self.state.best.is_none_or(|best| eval.loss < best.loss);
+        self.state.evaluated = Some(self.state.step);
+        if self.state.step > 0 && !self.learner.adapted().is_empty() {
+            bus.emit(save::norms(self.state.step, self.learner.as_ref()));
+        }
+        let better = eval.loss.is_finite() && self.state.best.is_none_or(|best| eval.loss < best.loss);
         if better && self.state.step > 0 {
             self.state.best = Some(Best { loss: eval.loss, step: self.state.step });
             self.dir.save_best(&self.files()?)?;

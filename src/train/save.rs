@@ -2,17 +2,18 @@
 
 use super::artifact::{files, read_back};
 use super::{Run, peak_bytes};
-use crate::Result;
 use crate::adapters::Selected;
 use crate::checkpoint::{Checkpoint, rotate};
-use crate::data::collate;
+use crate::data::{Sequence, collate};
 use crate::events::{Bus, Event, ModuleNorm, Status, Verify};
 use crate::runtime::Learner;
-use crate::tensors::HostTensor;
+use crate::tensors::{HostTensor, check_finite};
+use crate::{Error, Result};
 
 impl Run<'_> {
     /// Commits a checkpoint of the current step and removes those that are too many.
-    pub(super) fn save(&self, bus: &Bus) -> Result<()> {
+    pub(super) fn save(&mut self, bus: &Bus) -> Result<()> {
+        self.state.elapsed_seconds = bus.seconds();
         let checkpoint =
             Checkpoint { state: self.state.clone(), moments: self.learner.moments(), adapter_files: self.files()? };
         let path = checkpoint.save(&self.dir)?;
@@ -29,10 +30,14 @@ impl Run<'_> {
     }
 
     /// Writes the last checkpoint and `final/`, reads that back and compares its logits with the trained model's.
-    pub(super) fn finish(&self, bus: &Bus) -> Result<Option<Verify>> {
+    pub(super) fn finish(&mut self, bus: &Bus) -> Result<Option<Verify>> {
         let files = self.files()?;
         if files.is_empty() {
             return Ok(None);
+        }
+        let values = self.learner.export();
+        if let Err(error) = check_finite(&values) {
+            return Err(Error::Diverged { step: self.state.step, what: error.to_string() });
         }
         // The last step's checkpoint is what tells a finished run from one to go on with, and lets it be extended.
         self.save(bus)?;
@@ -40,11 +45,13 @@ impl Run<'_> {
         let path = self.dir.final_dir();
         bus.emit(Event::Saved { step: self.state.step, path: path.display().to_string() });
         let again = read_back(self.job, self.base.as_ref(), &path)?;
-        let sequences = self.job.splits.eval.as_ref().unwrap_or(&self.job.splits.train).sequences.iter();
-        let batch = collate(&sequences.take(2).collect::<Vec<_>>(), self.job.opened.tokenizer.pad().unwrap_or(0));
+        let sequences = &self.job.splits.eval.as_ref().unwrap_or(&self.job.splits.train).sequences;
+        let starts: Vec<_> = sequences.iter().take(2).map(start).collect();
+        let batch = collate(&starts.iter().collect::<Vec<_>>(), self.job.opened.tokenizer.pad().unwrap_or(0));
         let (trained, saved) = (self.learner.logits(&batch)?, again.logits(&batch)?);
         let differences = trained.iter().zip(&saved).map(|(a, b)| f64::from((a - b).abs()));
-        Ok(Some(Verify { max_abs_logit_diff: differences.fold(0.0, f64::max) }))
+        let largest = |max: f64, d: f64| if d.is_nan() || max.is_nan() { f64::NAN } else { max.max(d) };
+        Ok(Some(Verify { max_abs_logit_diff: differences.fold(0.0, largest) }))
     }
 
     pub(super) fn write_info(&mut self, status: Status) -> Result<()> {
@@ -53,6 +60,16 @@ impl Run<'_> {
         self.info.wall_seconds = self.state.elapsed_seconds;
         self.info.peak_mem_bytes = peak_bytes();
         self.dir.write_info(&self.info)
+    }
+}
+
+/// The first tokens of a row: logits of every position are compared, and a large vocabulary makes them large.
+fn start(sequence: &Sequence) -> Sequence {
+    let len = sequence.ids.len().min(64);
+    Sequence {
+        ids: sequence.ids[..len].to_vec(),
+        trained: sequence.trained[..len].to_vec(),
+        document: sequence.document[..len].to_vec(),
     }
 }
 

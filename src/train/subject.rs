@@ -17,8 +17,9 @@ pub struct Subject {
     pub opened: Opened,
     /// Directory of the adapter, if there is one.
     pub adapter: Option<PathBuf>,
-    /// Recipe of the run it came from.
+    /// Recipe of the run it came from, and its file.
     pub recipe: Option<Recipe>,
+    pub recipe_file: Option<PathBuf>,
 }
 
 impl Subject {
@@ -32,30 +33,31 @@ impl Subject {
             && run.recipe().exists()
         {
             let recipe = run.read_recipe()?;
-            let last = run.final_dir();
-            if !last.exists() {
+            let (last, recipe_file) = (run.final_dir(), Some(run.recipe()));
+            if !last.exists() && !matches!(recipe.adapter, AdapterConfig::None(_)) {
                 let hint = "finish it with `lowrank train --resume=RUN`, or name one of its checkpoints";
                 return Err(Error::input("the run has no final adapter yet").file(last).hint(hint).into());
             }
             if matches!(recipe.adapter, AdapterConfig::Full(_)) {
                 let opened = models::open(&last.display().to_string(), here)?;
-                return Ok(Self { opened, adapter: None, recipe: Some(recipe) });
+                return Ok(Self { opened, adapter: None, recipe: Some(recipe), recipe_file });
             }
             let base = base.map_or_else(|| recipe.model.path.clone(), |base| base.display().to_string());
             let adapter = matches!(recipe.adapter, AdapterConfig::Lora(_)).then_some(last);
-            return Ok(Self { opened: models::open(&base, here)?, adapter, recipe: Some(recipe) });
+            return Ok(Self { opened: models::open(&base, here)?, adapter, recipe: Some(recipe), recipe_file });
         }
         if path.join(peft::CONFIG_FILE).exists() {
             return Self::over_base(path, base);
         }
         let opened = models::open(&path.display().to_string(), here)?;
-        Ok(Self { opened, adapter: None, recipe: None })
+        Ok(Self { opened, adapter: None, recipe: None, recipe_file: None })
     }
 
     fn over_base(path: &Path, base: Option<&Path>) -> Result<Self> {
         let run =
             path.ancestors().skip(1).take(2).filter_map(|dir| Layout::of(dir).ok()).find(|run| run.recipe().exists());
-        let recipe = run.map(|run| run.read_recipe()).transpose()?;
+        let recipe = run.as_ref().map(Layout::read_recipe).transpose()?;
+        let recipe_file = run.map(|run| run.recipe());
         let base = match (base, &recipe) {
             (Some(base), _) => base.display().to_string(),
             (None, Some(recipe)) => recipe.model.path.clone(),
@@ -65,7 +67,8 @@ impl Subject {
                 return Err(error.hint(format!("give it with `--base`; it was trained on `{named}`")).into());
             }
         };
-        Ok(Self { opened: models::open(&base, Path::new(""))?, adapter: Some(path.to_path_buf()), recipe })
+        let opened = models::open(&base, Path::new(""))?;
+        Ok(Self { opened, adapter: Some(path.to_path_buf()), recipe, recipe_file })
     }
 
     /// The model on a device, adapter attached; with warnings about the adapter's file.

@@ -1,6 +1,6 @@
 //! Training steps against PEFT and against themselves.
 
-use lowrank::adapters::{AdapterConfig, LoraConfig};
+use lowrank::adapters::{AdapterConfig, FullConfig, LoraConfig};
 use lowrank::data::Batch;
 use lowrank::recipe::BaseDtype;
 use lowrank::runtime::{DropoutKey, Learner, Micro, Runtime};
@@ -55,19 +55,59 @@ pub fn twenty_steps_equal_peft(runtime: &dyn Runtime) {
 }
 
 pub fn checkpointed_gradients_equal_plain_ones(runtime: &dyn Runtime) {
-    let batch = fixtures("llama").train_batch(0);
-    for adapter in ["lora", "lora_embed_mts"] {
+    let compare = |learner: &dyn Fn() -> Box<dyn Learner>, batch: &Batch| {
         let gradients = |gradient_checkpointing| {
-            let mut learner = saved(runtime, "llama", adapter);
+            let mut learner = learner();
             let micro = Micro { weight: 0.01, gradient_checkpointing, ..Micro::default() };
-            let result = learner.accumulate(&batch, &micro).unwrap();
+            let result = learner.accumulate(batch, &micro).unwrap();
             (result.loss, learner.gradients())
         };
         let ((plain_loss, plain), (loss, recomputed)) = (gradients(false), gradients(true));
         assert!((plain_loss - loss).abs() < 1e-3);
         assert_eq!(plain.len(), recomputed.len());
         plain.iter().for_each(|(path, gradient)| assert_close(gradient, &recomputed[path], 1e-5, path));
+    };
+    for adapter in ["lora", "lora_embed_mts"] {
+        compare(&|| saved(runtime, "llama", adapter), &fixtures("llama").train_batch(0));
     }
+    // Every weight, with a head of its own and with a tied one.
+    for model in ["llama", "qwen2"] {
+        let base = load(runtime, &open(model), BaseDtype::F32);
+        let full = || attach(base.as_ref(), &AdapterConfig::Full(FullConfig {}), 0);
+        compare(&full, &fixtures(model).train_batch(0));
+    }
+}
+
+pub fn full_fine_tuning_equals_transformers(runtime: &dyn Runtime) {
+    for model in ["llama", "qwen2"] {
+        let trace: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(e2e(model).join("trace.json")).unwrap()).unwrap();
+        let base = load(runtime, &open(model), BaseDtype::F32);
+        let (mut learner, golden) = (attach(base.as_ref(), &AdapterConfig::Full(FullConfig {}), 0), fixtures(model));
+        for (k, expected) in trace["full_finetune_trace"].as_array().unwrap().iter().enumerate() {
+            let loss = backward(learner.as_mut(), &golden.train_batch(k));
+            learner.step(1e-3, 1.0);
+            let expected = expected.as_f64().unwrap();
+            assert!((loss - expected).abs() < 2e-4 * expected, "{model} step {k}: {loss}, transformers {expected}");
+        }
+    }
+}
+
+/// PEFT leaves a tied head on the frozen table when the embedding is trained whole.
+pub fn a_tied_head_stays_when_the_embedding_trains(runtime: &dyn Runtime) {
+    let config = LoraConfig { modules_to_save: vec!["embed_tokens".into()], ..LoraConfig::default() };
+    let base = load(runtime, &open("qwen2"), BaseDtype::F32);
+    let mut learner = attach(base.as_ref(), &AdapterConfig::Lora(config), 3);
+    let batch = fixtures("qwen2").train_batch(0);
+    let before = learner.logits(&batch).unwrap();
+    let mut values = learner.export();
+    let table = values.get_mut("model.embed_tokens.weight").unwrap();
+    // A token that no row contains: only a head on the trained table would notice.
+    let unseen = (0..512).find(|id| !batch.ids.contains(id)).unwrap() as usize;
+    let hidden = table.shape[1];
+    table.values[unseen * hidden..(unseen + 1) * hidden].fill(7.0);
+    learner.import(&values).unwrap();
+    assert_eq!(learner.logits(&batch).unwrap(), before);
 }
 
 pub fn only_the_adapter_moves(runtime: &dyn Runtime) {

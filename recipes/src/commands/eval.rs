@@ -1,6 +1,5 @@
 //! `lowrank eval`: loss and scores on held-out rows.
 
-use lowrank::checkpoint::{self, Layout};
 use lowrank::data;
 use lowrank::events::{Control, Event, Format};
 use lowrank::recipe::Resolved;
@@ -75,9 +74,8 @@ impl Eval {
         if let Some(name) = &self.recipe {
             return SHIPPED.load(name, &self.overrides.sets());
         }
-        let (run, _) = checkpoint::locate(&self.subject.path);
-        match &subject.recipe {
-            Some(_) => SHIPPED.load(&Layout::of(run)?.recipe().display().to_string(), &self.overrides.sets()),
+        match &subject.recipe_file {
+            Some(file) => SHIPPED.load(&file.display().to_string(), &self.overrides.sets()),
             None => Err(Error::input("which rows? name a recipe with `--recipe`").into()),
         }
     }

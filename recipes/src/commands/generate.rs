@@ -60,6 +60,10 @@ impl Generate {
         stop.extend(&subject.opened.config.eos_token_ids);
         let sampling =
             Sampling { max_new_tokens: self.max_new_tokens, temperature: self.temperature, seed: self.seed, stop };
+        let positions = subject.opened.config.max_position_embeddings;
+        if prompt.len().saturating_add(self.max_new_tokens) > positions {
+            eprintln!("warn   the model has {positions} positions: the text ends there at the latest");
+        }
         let (learner, warnings) = subject.load(&pick(&self.device.device)?)?;
         warnings.iter().for_each(|warning| eprintln!("warn   {warning}"));
         let (mut ids, mut shown) = (Vec::new(), 0);

@@ -139,7 +139,9 @@ impl Train {
 fn summary(adapter: &AdapterConfig, path: &Path, outcome: &Outcome) -> String {
     let path = path.display();
     let mut lines = Vec::new();
-    if let (Some(first), Some(last)) = (&outcome.first_eval, &outcome.last_eval) {
+    if let (Some(first), Some(last)) = (&outcome.first_eval, &outcome.last_eval)
+        && first.step == 0
+    {
         let mut line = format!("eval loss {:.4} → {:.4}", first.loss, last.loss);
         if let (Some(before), Some(after)) = (first.metrics.get("exact_match"), last.metrics.get("exact_match")) {
             line += &format!(", exact match {:.0} % → {:.0} %", 100.0 * before, 100.0 * after);

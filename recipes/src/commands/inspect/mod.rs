@@ -50,6 +50,7 @@ impl Inspect {
                 tensors::model(&Safetensors::open_file(path)?, None, output.format)
             }
             () if path.is_dir() || path == Path::new("tiny") => {
+                let path = if last.join("config.json").exists() { &last } else { path };
                 let opened = open(&path.to_string_lossy(), Path::new("."))?;
                 tensors::model(&*opened.weights, Some(&opened.config), output.format)
             }
