@@ -10,7 +10,6 @@ use lowrank::{Error, Result};
 use lowrank_cli::{SHIPPED, pick, report_error};
 
 fn main() -> ExitCode {
-    lowrank_cli::allocator::keep_freed_blocks();
     match finetune() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report_error::report(&error, Color::Auto),

@@ -23,7 +23,6 @@ const DOCUMENTS: usize = 140_000;
 const VOCABULARY: usize = 2048;
 
 fn main() -> ExitCode {
-    lowrank_cli::allocator::keep_freed_blocks();
     match pretrain() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report_error::report(&error, Color::Auto),

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    lowrank_cli::allocator::keep_freed_blocks();
     let args = args::Args::parse();
     match commands::run(&args) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,9 +1,10 @@
 //! [`Learner`] on tensors.
 
-use burn::tensor::backend::AutodiffBackend;
+use burn::module::AutodiffModule;
+use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use indexmap::IndexMap;
-use lowrank_kernels::{AttentionLayout, LowRankBackend};
+use lowrank_kernels::{AttentionLayout, LowRankBackend, TrainBackend};
 
 use super::generate::{self, Sampling};
 use super::{Learner, Micro, MicroResult, step};
@@ -18,7 +19,7 @@ use crate::recipe::AdamW;
 use crate::tensors::HostTensors;
 use crate::{Error, Result};
 
-pub(super) struct TensorLearner<B: AutodiffBackend> {
+pub(super) struct TensorLearner<B: TrainBackend> {
     /// Always present; taken only while a step rebuilds it.
     model: Option<Llama<B>>,
     device: B::Device,
@@ -30,7 +31,7 @@ pub(super) struct TensorLearner<B: AutodiffBackend> {
     grads: GradMap<B::InnerBackend>,
 }
 
-impl<B: AutodiffBackend + LowRankBackend> TensorLearner<B> {
+impl<B: TrainBackend> TensorLearner<B> {
     pub fn new(model: Llama<B>, config: &ModelConfig, adapted: Vec<Selected>, adamw: &AdamW) -> Self {
         let trainable = params::trainable(&model);
         Self {
@@ -49,21 +50,27 @@ impl<B: AutodiffBackend + LowRankBackend> TensorLearner<B> {
         self.model.as_ref().expect("the model is only away during a step")
     }
 
-    /// The model with nothing to differentiate: forwards keep no graph.
-    fn frozen(&self) -> Llama<B> {
-        burn::module::Module::no_grad(self.model().clone())
+    /// The model on the backend underneath: burn's autodiff registers a step even for operations that nobody
+    /// differentiates, and keeps it until the next backward pass.
+    fn frozen(&self) -> Llama<B::InnerBackend> {
+        self.model().valid()
     }
 
-    fn ids(&self, batch: &Batch) -> Tensor<B, 1, Int> {
-        Tensor::from_data(TensorData::from(&batch.ids[..]), &self.device)
+    /// Hidden states of a batch, on the backend underneath.
+    fn hidden(&self, model: &Llama<B::InnerBackend>, batch: &Batch) -> Tensor<B::InnerBackend, 2> {
+        model.blocks(ids(batch, &self.device), &self.layout(batch), Pass::EVAL)
     }
 
-    fn layout(&self, batch: &Batch) -> AttentionLayout<B> {
+    fn layout<T: LowRankBackend<Device = B::Device>>(&self, batch: &Batch) -> AttentionLayout<T> {
         AttentionLayout::new(positions(batch, &self.frequencies), &self.device)
     }
 }
 
-impl<B: AutodiffBackend + LowRankBackend> Learner for TensorLearner<B> {
+fn ids<B: Backend>(batch: &Batch, device: &B::Device) -> Tensor<B, 1, Int> {
+    Tensor::from_data(TensorData::from(&batch.ids[..]), device)
+}
+
+impl<B: TrainBackend> Learner for TensorLearner<B> {
     fn adapted(&self) -> &[Selected] {
         &self.adapted
     }
@@ -74,13 +81,13 @@ impl<B: AutodiffBackend + LowRankBackend> Learner for TensorLearner<B> {
 
     fn logits(&self, batch: &Batch) -> Result<Vec<f32>> {
         let model = self.frozen();
-        let hidden = model.blocks(self.ids(batch), &self.layout(batch), Pass::EVAL);
+        let hidden = self.hidden(&model, batch);
         to_host(model.head(hidden, Pass::EVAL).reshape([-1]))
     }
 
     fn loss(&self, batch: &Batch) -> Result<f64> {
         let model = self.frozen();
-        let hidden = model.blocks(self.ids(batch), &self.layout(batch), Pass::EVAL);
+        let hidden = self.hidden(&model, batch);
         match step::loss(&model, hidden, batch, Pass::EVAL) {
             Some(loss) => Ok(f64::from(to_host(loss)?[0])),
             None => Ok(0.0),
@@ -100,7 +107,7 @@ impl<B: AutodiffBackend + LowRankBackend> Learner for TensorLearner<B> {
     }
 
     fn accumulate(&mut self, batch: &Batch, micro: &Micro) -> Result<MicroResult> {
-        let (ids, layout) = (self.ids(batch), self.layout(batch));
+        let (ids, layout) = (ids(batch, &self.device), self.layout(batch));
         let model = self.model.as_ref().expect("the model is only away during a step");
         let run = if micro.gradient_checkpointing { step::recomputed } else { step::plain };
         run(model, ids, &layout, batch, micro, &mut self.grads)
@@ -169,7 +176,7 @@ impl<B: AutodiffBackend + LowRankBackend> Learner for TensorLearner<B> {
 }
 
 /// Reads a tensor back; a device that fails says so instead of panicking.
-pub(super) fn to_host<B: burn::tensor::backend::Backend>(tensor: Tensor<B, 1>) -> Result<Vec<f32>> {
+pub(super) fn to_host<B: Backend>(tensor: Tensor<B, 1>) -> Result<Vec<f32>> {
     let data = tensor.try_into_data().map_err(|error| Error::Failed(format!("device: {error:?}")))?;
     data.convert::<f32>().into_vec().map_err(|error| Error::Failed(format!("device: {error:?}")))
 }

@@ -2,9 +2,8 @@
 
 use std::marker::PhantomData;
 
-use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::Device;
-use lowrank_kernels::LowRankBackend;
+use lowrank_kernels::TrainBackend;
 
 use super::learner::TensorLearner;
 use super::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Runtime};
@@ -15,7 +14,7 @@ use crate::{Error, Result};
 
 /// What a backend's crate says of itself.
 pub trait Plug: Sync + 'static {
-    type Backend: AutodiffBackend + LowRankBackend;
+    type Backend: TrainBackend;
     /// `flex`, `ndarray`, `wgpu`, `cuda`.
     const NAME: &'static str;
     /// Devices found now, with what `--device` calls them.
@@ -57,12 +56,12 @@ impl<P: Plug> Runtime for Program<P> {
     }
 }
 
-struct TensorBase<B: AutodiffBackend> {
+struct TensorBase<B: TrainBackend> {
     model: Llama<B>,
     config: ModelConfig,
 }
 
-impl<B: AutodiffBackend + LowRankBackend> Base for TensorBase<B> {
+impl<B: TrainBackend> Base for TensorBase<B> {
     fn attach(&self, spec: &AdapterSpec<'_>) -> Result<Box<dyn Learner>> {
         let mut model = self.model.clone();
         let adapted = inject(&mut model, &self.config, spec.adapter, spec.origin, spec.seed)?;

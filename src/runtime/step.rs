@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use burn::module::Module;
+use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
-use lowrank_kernels::{AttentionLayout, LowRankBackend, cross_entropy};
+use lowrank_kernels::{AttentionLayout, LowRankBackend, TrainBackend, cross_entropy};
 
 use super::learner::to_host;
 use super::{Micro, MicroResult};
@@ -35,7 +35,7 @@ pub(super) fn loss<B: LowRankBackend>(
 }
 
 /// One graph over the whole model.
-pub(super) fn plain<B: AutodiffBackend + LowRankBackend>(
+pub(super) fn plain<B: TrainBackend>(
     model: &Llama<B>,
     ids: Tensor<B, 1, Int>,
     layout: &AttentionLayout<B>,
@@ -58,7 +58,7 @@ pub(super) fn plain<B: AutodiffBackend + LowRankBackend>(
 
 /// Gradient checkpointing: only the inputs of blocks are kept; going back, each block runs again with a
 /// graph of its own.
-pub(super) fn recomputed<B: AutodiffBackend + LowRankBackend>(
+pub(super) fn recomputed<B: TrainBackend>(
     model: &Llama<B>,
     ids: Tensor<B, 1, Int>,
     layout: &AttentionLayout<B>,
@@ -70,9 +70,9 @@ pub(super) fn recomputed<B: AutodiffBackend + LowRankBackend>(
     let pass = Pass { dropout: micro.dropout };
     let embedded = model.model.embed_tokens.forward(ids);
     let mut inputs = vec![embedded.clone().inner()];
+    let below = layout.inner();
     for block in &model.model.layers {
-        let x = Tensor::from_inner(inputs[inputs.len() - 1].clone());
-        inputs.push(block.clone().no_grad().forward(x, layout, pass).inner());
+        inputs.push(block.valid().forward(inputs[inputs.len() - 1].clone(), &below, pass));
     }
     let mut x = leaf(inputs.pop().expect("starts with the embedding"));
     let Some(loss) = loss(model, x.clone(), batch, pass) else { return Ok(MicroResult::default()) };

@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorData, activation};
 
-use crate::LowRankBackend;
+use crate::{LowRankBackend, TrainBackend};
 
 /// Heads of one layer; queries are `heads / kv_heads` to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +133,19 @@ pub fn join_heads<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 2> {
 pub enum AttentionLayout<B: Backend> {
     Host(Arc<Positions>),
     Device(PositionTensors<B>, [usize; 2]),
+}
+
+impl<B: TrainBackend> AttentionLayout<B> {
+    /// The same for the backend that is differentiated.
+    pub fn inner(&self) -> AttentionLayout<B::InnerBackend> {
+        match self {
+            Self::Host(positions) => AttentionLayout::Host(positions.clone()),
+            Self::Device(at, shape) => {
+                let [cos, sin, mask] = [&at.cos, &at.sin, &at.mask].map(|tensor| tensor.clone().inner());
+                AttentionLayout::Device(PositionTensors { cos, sin, mask }, *shape)
+            }
+        }
+    }
 }
 
 impl<B: LowRankBackend> AttentionLayout<B> {

@@ -37,9 +37,14 @@ pub use dropout::{DropoutKey, path_hash};
 pub use frozen::{FrozenWeight, Side};
 pub use ops::{cross_entropy, dropout_mask, frozen_matmul, frozen_rows};
 
-use burn::tensor::backend::Backend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{Device, FloatTensor, IntTensor};
 use burn::tensor::{Int, Shape, Tensor, TensorPrimitive, activation};
+
+/// A [`LowRankBackend`] that differentiates one.
+pub trait TrainBackend: LowRankBackend + AutodiffBackend<InnerBackend: LowRankBackend> {}
+
+impl<B: LowRankBackend + AutodiffBackend<InnerBackend: LowRankBackend>> TrainBackend for B {}
 
 /// A burn backend with the operations that lowrank needs beyond burn's own.
 pub trait LowRankBackend: Backend {
