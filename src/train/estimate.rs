@@ -7,7 +7,7 @@ use crate::models::ModelConfig;
 use crate::recipe::{BaseDtype, Recipe};
 
 /// The program itself: code, allocator, thread stacks, tokenizer and rows.
-const PROCESS: u64 = 48 << 20;
+const PROCESS: u64 = 56 << 20;
 
 /// Parameters that train, and all parameters including adapters.
 pub fn parameters(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Selected]) -> (usize, usize) {
