@@ -42,11 +42,14 @@ pub struct PositionTensors<B: Backend> {
 /// Kernels of a backend: `q [n, heads × head_dim]`, `k` and `v [n, kv_heads × head_dim]` for `n = batch × len`,
 /// before rotation, to `[n, heads × head_dim]`; and its gradients to `q`, `k` and `v`.
 pub struct FusedAttention<B: Backend> {
-    pub forward: fn(Qkv<B>, Heads, &Arc<Positions>) -> FloatTensor<B>,
-    pub backward: fn(Qkv<B>, FloatTensor<B>, Heads, &Arc<Positions>) -> Qkv<B>,
+    pub forward: AttentionForward<B>,
+    pub backward: AttentionBackward<B>,
 }
 
 pub type Qkv<B> = [FloatTensor<B>; 3];
+pub type AttentionForward<B> = fn(Qkv<B>, Heads, &Arc<Positions>) -> FloatTensor<B>;
+/// Takes the gradient to the result beside what the forward took.
+pub type AttentionBackward<B> = fn(Qkv<B>, FloatTensor<B>, Heads, &Arc<Positions>) -> Qkv<B>;
 
 /// Low enough that its exponential is 0, high enough to stay finite when scores are added.
 const HIDDEN: f32 = -1e30;
