@@ -2,7 +2,7 @@
 //!
 //! The spine, in order: a [`recipe`] resolves to a plan, a [`runtime::Runtime`] picks the backend,
 //! [`models`] loads the frozen base, [`adapters`] injects the trainable terms, [`data`] makes batches,
-//! [`train`] runs the loop and speaks in [`events`], which the console, the [`dashboard`] and
+//! [`train`] runs the loop and speaks in [`events`], which the console, the `dashboard` and
 //! `metrics.jsonl` read; [`checkpoint`] makes it survive a kill.
 
 pub mod adapters;
