@@ -3,6 +3,7 @@
 use std::f64::consts::TAU;
 
 use lowrank_kernels::path_hash;
+use lowrank_kernels::splitmix::{GAMMA, next as mix};
 
 /// The random numbers of one module.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,7 @@ impl Stream {
 
     /// Value `i` of the stream, in `[0, 1)`.
     pub fn unit(self, i: u64) -> f64 {
-        (mix(self.0.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15))) >> 11) as f64 / (1u64 << 53) as f64
+        (mix(self.0.wrapping_add(i.wrapping_mul(GAMMA))) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -68,13 +69,6 @@ fn orthogonal(values: &[f32], n: usize) -> Vec<f64> {
         row.iter_mut().for_each(|value| *value /= norm);
     }
     q
-}
-
-fn mix(value: u64) -> u64 {
-    let z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

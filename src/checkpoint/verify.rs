@@ -129,7 +129,7 @@ impl Entry {
     }
 
     fn compare(&self, path: &Path, hash: Sha256) -> Result<()> {
-        let found = hex(&hash.finalize());
+        let found = format!("{:x}", hash.finalize());
         if found == self.sha256 {
             return Ok(());
         }
@@ -140,11 +140,7 @@ impl Entry {
 
 /// Lower-case hexadecimal sha256.
 pub(super) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -1,16 +1,7 @@
 //! The order of rows, from a seed and an epoch alone: any step of a run can be found again without
 //! replaying the ones before it.
 
-/// SplitMix64: a bijection of a counter, good enough to shuffle with.
-/// Steele, Lea & Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).
-fn mix(counter: u64) -> u64 {
-    let z = counter;
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
-const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+use lowrank_kernels::splitmix::{GAMMA, finalise as mix};
 
 /// A permutation of `0..len`.
 pub fn permutation(len: usize, seed: u64, epoch: u64) -> Vec<usize> {

@@ -2,6 +2,8 @@
 
 use burn::tensor::{Shape, TensorData};
 
+use crate::splitmix::next as mix;
+
 /// What a mask depends on besides the layer and the element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropoutKey {
@@ -29,14 +31,6 @@ pub(crate) fn mask(shape: Shape, p: f64, key: u64) -> TensorData {
     let values: Vec<f32> =
         (0..shape.num_elements() as u64).map(|i| if mix(key ^ i) >> 11 < threshold { 0.0 } else { keep }).collect();
     TensorData::new(values, shape)
-}
-
-/// The finaliser of splitmix64 (Steele, Lea and Flood 2014).
-fn mix(value: u64) -> u64 {
-    let z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

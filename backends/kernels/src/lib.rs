@@ -27,6 +27,7 @@ mod matrix;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 mod ops;
+pub mod splitmix;
 #[cfg(feature = "testing")]
 pub mod testing;
 

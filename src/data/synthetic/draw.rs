@@ -1,5 +1,7 @@
 //! Random choices that depend on a seed and a counter only, the same on every machine.
 
+use lowrank_kernels::splitmix::{GAMMA, finalise as mix};
+
 /// Stream `stream` of the generator: choice `n` is the SplitMix64 finaliser (Steele, Lea and Flood, 2014) of
 /// the stream's key plus `n` golden-ratio increments.
 #[derive(Clone, Debug)]
@@ -8,16 +10,14 @@ pub struct Draw {
     counter: u64,
 }
 
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
 impl Draw {
     pub fn new(seed: u64, stream: u64) -> Self {
-        Self { key: mix(mix(seed.wrapping_add(GOLDEN)) ^ stream), counter: 0 }
+        Self { key: mix(mix(seed.wrapping_add(GAMMA)) ^ stream), counter: 0 }
     }
 
     fn bits(&mut self) -> u64 {
         self.counter += 1;
-        mix(self.key.wrapping_add(self.counter.wrapping_mul(GOLDEN)))
+        mix(self.key.wrapping_add(self.counter.wrapping_mul(GAMMA)))
     }
 
     /// A whole number in `0..bound`.
@@ -47,12 +47,6 @@ impl Draw {
     }
 }
 
-fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,7 +54,7 @@ mod tests {
     #[test]
     fn finaliser_gives_the_published_splitmix64_sequence() {
         // First outputs of SplitMix64 seeded with 1234567.
-        let outputs: Vec<u64> = (1..=3u64).map(|n| mix(1_234_567u64.wrapping_add(n.wrapping_mul(GOLDEN)))).collect();
+        let outputs: Vec<u64> = (1..=3u64).map(|n| mix(1_234_567u64.wrapping_add(n.wrapping_mul(GAMMA)))).collect();
         assert_eq!(outputs, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }
 
