@@ -1,50 +1,38 @@
-//! What a recipe says of an adapter.
+//! What a recipe says of an adapter: the keys that methods share, and what a method says of itself.
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::AdapterConfig;
+use super::peft::Part;
+use super::{AdapterConfig, Findings, ModuleKind, Selected};
+use crate::Result;
+use crate::tensors::HostTensors;
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LoraConfig {
-    /// Rows of A and columns of B.
+/// The keys that decide which modules carry an adapter, and of what rank and scale.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shared {
     pub rank: usize,
-    /// The correction is scaled by alpha / rank.
     pub alpha: f64,
-    /// Probability that an input of the adapter branch is dropped while training.
     pub dropout: f64,
-    /// Scale by alpha / sqrt(rank) instead of alpha / rank (Kalajdzievski 2023).
     pub rslora: bool,
-    /// How A and B start.
-    pub init: LoraInit,
-    /// Which linear layers (or embeddings) get a correction.
     pub targets: Targets,
-    /// Modules that `targets` names and that stay as they are: suffixes or one regular expression.
     pub exclude: Targets,
-    /// Only these layer indices (PEFT's `layers_to_transform`).
     pub layers: Vec<usize>,
-    /// Names of the list the layer number follows, if it is not the first number of the path.
     pub layers_pattern: Vec<String>,
-    /// Module name pattern to rank; the first match wins.
     pub rank_pattern: IndexMap<String, usize>,
-    /// Module name pattern to alpha; the first match wins.
     pub alpha_pattern: IndexMap<String, f64>,
-    /// Which bias vectors of the base train too.
     pub bias: BiasMode,
-    /// Modules that train whole and are saved beside the adapter.
     pub modules_to_save: Vec<String>,
 }
 
-impl Default for LoraConfig {
+impl Default for Shared {
     fn default() -> Self {
         Self {
             rank: 8,
             alpha: 16.0,
             dropout: 0.0,
             rslora: false,
-            init: LoraInit::Default,
             targets: Targets::default(),
             exclude: Targets::Names(Vec::new()),
             layers: Vec::new(),
@@ -57,17 +45,162 @@ impl Default for LoraConfig {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LoraInit {
-    /// A uniform in ±1/sqrt(in), B zero (PEFT's `true`).
-    #[default]
-    Default,
-    /// A normal with deviation 1/rank, B zero.
-    Gaussian,
-    /// A and B from the halves of one orthogonal matrix (even ranks only).
-    Orthogonal,
+/// What a method says of itself before any tensor exists, and of its tensors on the host.
+pub trait Spec {
+    /// Rank, scale and choice of modules.
+    fn shared(&self) -> Shared;
+
+    /// Ranges and contradictions beyond those of the shared keys; keys are relative to the method's table.
+    fn validate(&self, _found: &mut Findings) {}
+
+    /// Whether the method is defined on an embedding as well as on linear layers.
+    fn adapts_embeddings(&self) -> bool {
+        true
+    }
+
+    /// Parameters that train in one module.
+    fn parameters(&self, site: &Selected) -> usize {
+        site.rank * (site.rows + site.cols)
+    }
+
+    /// Floats per token that one module's correction keeps between forward and backward.
+    fn retained(&self, site: &Selected) -> usize {
+        site.rank + site.cols
+    }
+
+    /// The method under which PEFT opens the trained adapter, and its values. `values` are by path: adapter
+    /// parameters (frozen ones too), biases and modules that train whole.
+    fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)>;
+
+    /// The tensors of one module in PEFT's file, with their shapes; asked only of the methods that [`Self::export`] returns.
+    fn parts(&self, site: &Selected) -> Vec<(Part, Vec<usize>)> {
+        let [out, cols] = site.outputs_and_inputs();
+        let [a, b] = match site.kind {
+            ModuleKind::Embedding => [Part::EmbeddingA, Part::EmbeddingB],
+            ModuleKind::Linear | ModuleKind::Head => [Part::LoraA, Part::LoraB],
+        };
+        vec![(a, vec![site.rank, cols]), (b, vec![out, site.rank])]
+    }
+
+    /// The tensors in PEFT's file that the modules share.
+    fn common_parts(&self, _selected: &[Selected]) -> Vec<(Part, Vec<usize>)> {
+        Vec::new()
+    }
+
+    /// How one module's weight changes; asked only of the methods that [`Self::export`] returns.
+    fn update(&self, site: &Selected, values: &HostTensors) -> Result<Update> {
+        super::lora::product(site, values)
+    }
 }
+
+/// A change of a weight: `W + scaling · left · right`, its rows then brought to the lengths `magnitude`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Update {
+    /// `[rows, rank]`
+    pub left: Vec<f32>,
+    /// `[rank, cols]`
+    pub right: Vec<f32>,
+    pub rank: usize,
+    pub cols: usize,
+    pub scaling: f32,
+    /// `[rows]`
+    pub magnitude: Option<Vec<f32>>,
+}
+
+/// Declares the table `[adapter.NAME]` of a method: its own keys, then the shared ones. `scaled` methods have a rank, alpha and
+/// patterns of both; `plain` ones say in `shared` what stands for them.
+macro_rules! method_config {
+    ($(#[$meta:meta])* pub struct $name:ident: scaled { $($(#[$doc:meta])* pub $field:ident: $type:ty = $default:expr,)* }) => {
+        $crate::adapters::method_config!(@struct $(#[$meta])* $name {
+            /// Rows of A and columns of B.
+            pub rank: usize = 8,
+            /// The correction is scaled by alpha / rank.
+            pub alpha: f64 = 16.0,
+            /// Scale by alpha / sqrt(rank) instead of alpha / rank (Kalajdzievski 2023).
+            pub rslora: bool = false,
+            /// Module name pattern to rank; the first match wins.
+            pub rank_pattern: indexmap::IndexMap<String, usize> = indexmap::IndexMap::new(),
+            /// Module name pattern to alpha; the first match wins.
+            pub alpha_pattern: indexmap::IndexMap<String, f64> = indexmap::IndexMap::new(),
+            $($(#[$doc])* pub $field: $type = $default,)*
+        });
+
+        impl $name {
+            /// The keys that methods share.
+            pub fn shared(&self) -> $crate::adapters::Shared {
+                $crate::adapters::Shared {
+                    rank: self.rank,
+                    alpha: self.alpha,
+                    rslora: self.rslora,
+                    rank_pattern: self.rank_pattern.clone(),
+                    alpha_pattern: self.alpha_pattern.clone(),
+                    ..self.scope()
+                }
+            }
+
+            /// This method with the shared keys of another.
+            pub fn with(self, shared: $crate::adapters::Shared) -> Self {
+                let $crate::adapters::Shared { rank, alpha, rslora, rank_pattern, alpha_pattern, .. } = shared.clone();
+                Self { rank, alpha, rslora, rank_pattern, alpha_pattern, ..self }.with_scope(shared)
+            }
+        }
+    };
+    ($(#[$meta:meta])* pub struct $name:ident: plain { $($(#[$doc:meta])* pub $field:ident: $type:ty = $default:expr,)* }) => {
+        $crate::adapters::method_config!(@struct $(#[$meta])* $name { $($(#[$doc])* pub $field: $type = $default,)* });
+    };
+    (@struct $(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* pub $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$doc])* pub $field: $type,)*
+            /// Probability that an input of the adapter branch is dropped while training.
+            pub dropout: f64,
+            /// Which linear layers (or embeddings) get a correction.
+            pub targets: $crate::adapters::Targets,
+            /// Modules that `targets` names and that stay as they are: suffixes or one regular expression.
+            pub exclude: $crate::adapters::Targets,
+            /// Only these layer indices (PEFT's `layers_to_transform`).
+            pub layers: Vec<usize>,
+            /// Names of the list the layer number follows, if it is not the first number of the path.
+            pub layers_pattern: Vec<String>,
+            /// Which bias vectors of the base train too.
+            pub bias: $crate::adapters::BiasMode,
+            /// Modules that train whole and are saved beside the adapter.
+            pub modules_to_save: Vec<String>,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                let $crate::adapters::Shared { dropout, targets, exclude, layers, layers_pattern, bias, modules_to_save, .. } =
+                    Default::default();
+                Self { $($field: $default,)* dropout, targets, exclude, layers, layers_pattern, bias, modules_to_save }
+            }
+        }
+
+        impl $name {
+            fn scope(&self) -> $crate::adapters::Shared {
+                $crate::adapters::Shared {
+                    dropout: self.dropout,
+                    targets: self.targets.clone(),
+                    exclude: self.exclude.clone(),
+                    layers: self.layers.clone(),
+                    layers_pattern: self.layers_pattern.clone(),
+                    bias: self.bias,
+                    modules_to_save: self.modules_to_save.clone(),
+                    ..Default::default()
+                }
+            }
+
+            fn with_scope(self, shared: $crate::adapters::Shared) -> Self {
+                let $crate::adapters::Shared { dropout, targets, exclude, layers, layers_pattern, bias, modules_to_save, .. } =
+                    shared;
+                Self { dropout, targets, exclude, layers, layers_pattern, bias, modules_to_save, ..self }
+            }
+        }
+    };
+}
+pub(crate) use method_config;
 
 /// A list of name suffixes, `"all-linear"`, or one regular expression over the whole module path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -106,10 +239,15 @@ pub struct NoneConfig {}
 
 impl AdapterConfig {
     /// The keys that all adapter methods share; none for `full` and `none`.
-    pub fn lora(&self) -> Option<&LoraConfig> {
-        match self {
-            AdapterConfig::Lora(lora) => Some(lora),
-            AdapterConfig::Full(_) | AdapterConfig::None(_) => None,
-        }
+    pub fn shared(&self) -> Option<Shared> {
+        self.spec().map(Spec::shared)
+    }
+
+    pub fn full() -> Self {
+        AdapterConfig::Full(FullConfig {})
+    }
+
+    pub fn none() -> Self {
+        AdapterConfig::None(NoneConfig {})
     }
 }

@@ -2,64 +2,78 @@
 
 use lowrank_kernels::LowRankBackend;
 
-use super::{Adapter, AdapterConfig, BiasMode, LoraConfig, Module, ModuleKind, Origin, Selected, saved, select};
+use super::method::{Pool, Start};
+use super::{Adapter, AdapterConfig, BiasMode, Module, ModuleKind, Origin, Selected, Shared, saved};
 use crate::Result;
 use crate::models::llama::Llama;
 use crate::models::{ModelConfig, Site};
-use crate::nn::Linear;
+use crate::nn::{Linear, Weight};
+use crate::tensors::HostTensors;
 
-/// Makes exactly the parameters train that `adapter` asks for; everything else stays frozen.
+/// What to put into a model.
+pub struct Injection<'a> {
+    pub adapter: &'a AdapterConfig,
+    pub origin: Origin,
+    pub seed: u64,
+    /// Values read from a file, by path; methods may take their frozen parts from them.
+    pub values: Option<&'a HostTensors>,
+}
+
+/// Makes exactly the parameters train that the adapter asks for; everything else stays frozen.
 /// Returns the adapted modules, in module order.
 pub fn inject<B: LowRankBackend>(
     model: &mut Llama<B>,
     config: &ModelConfig,
-    adapter: &AdapterConfig,
-    origin: Origin,
-    seed: u64,
+    injection: &Injection<'_>,
 ) -> Result<Vec<Selected>> {
-    match adapter {
-        AdapterConfig::None(_) => Ok(Vec::new()),
-        AdapterConfig::Full(_) => {
-            model.sites().into_iter().for_each(|(_, site)| site.make_trainable());
+    match injection.adapter.shared() {
+        Some(shared) => attach(model, config, injection, &shared),
+        None => {
+            if matches!(injection.adapter, AdapterConfig::Full(_)) {
+                model.sites().into_iter().for_each(|(_, site)| site.make_trainable());
+            }
             Ok(Vec::new())
         }
-        AdapterConfig::Lora(lora) => attach(model, config, adapter, lora, origin, seed),
     }
 }
 
 fn attach<B: LowRankBackend>(
     model: &mut Llama<B>,
     config: &ModelConfig,
-    adapter: &AdapterConfig,
-    shared: &LoraConfig,
-    origin: Origin,
-    seed: u64,
+    injection: &Injection<'_>,
+    shared: &Shared,
 ) -> Result<Vec<Selected>> {
     let modules = Module::list(config);
-    let selected = select(&modules, shared, origin)?;
-    let whole = saved(&modules, shared, origin)?;
+    let selected = injection.adapter.select(&modules, injection.origin)?;
+    let whole = saved(&modules, shared, injection.origin)?;
     // A tied head goes its own way as soon as it, or the embedding under it, is trained.
     let named = |name: &str| whole.iter().any(|m| m.path == name) || selected.iter().any(|s| s.path == name);
     if named("lm_head") || whole.iter().any(|module| module.kind == ModuleKind::Embedding) {
         model.untie_head();
     }
+    let mut pool = Pool::new();
     for (path, site) in model.sites() {
         let chosen = selected.iter().find(|selected| selected.path == path);
-        let device = site.device();
         if whole.iter().any(|module| module.path == path) {
             site.make_trainable();
             continue;
         }
+        let mut adapter = |weight: &Weight<B>| match chosen {
+            None => Ok(None),
+            Some(chosen) => {
+                let Injection { adapter, seed, values, .. } = *injection;
+                let (device, pool) = (weight.device(), &mut pool);
+                Adapter::new(chosen, adapter, &mut Start { seed, device, selected: &selected, weight, pool, values })
+            }
+        };
         match site {
             Site::Linear(linear) => {
-                linear.adapter = chosen.and_then(|chosen| Adapter::new(chosen, adapter, seed, &device));
+                linear.adapter = adapter(&linear.weight)?;
                 if shared.bias == BiasMode::All || (shared.bias == BiasMode::LoraOnly && chosen.is_some()) {
                     train_bias(linear);
                 }
             }
-            Site::Embedding(embedding) => {
-                embedding.adapter = chosen.and_then(|chosen| Adapter::new(chosen, adapter, seed, &device));
-            }
+            Site::Embedding(embedding) => embedding.adapter = adapter(&embedding.weight)?,
             Site::Norm(_) => {}
         }
     }

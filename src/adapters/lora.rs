@@ -14,12 +14,83 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
-use lowrank_kernels::{LowRankBackend, dropout_mask, path_hash};
+use burn::tensor::{Int, Tensor};
+use lowrank_kernels::{LowRank, LowRankBackend, low_rank, path_hash};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::random::{self, Stream};
-use super::{LoraConfig, LoraInit, ModuleKind, Selected};
+use super::method::{Method, Start, dropped, field};
+use super::{AdapterConfig, Findings, ModuleKind, Selected, Shared, Spec, Update, method_config, random};
+use crate::Result;
+use crate::error::InputError;
 use crate::nn::{Embedding, Linear, Pass};
+use crate::tensors::{HostTensor, HostTensors};
+
+method_config! {
+    pub struct LoraConfig: scaled {
+        /// How A and B start.
+        pub init: LoraInit = LoraInit::Default,
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraInit {
+    /// A uniform in ±1/sqrt(in), B zero (PEFT's `true`).
+    #[default]
+    Default,
+    /// A normal with deviation 1/rank, B zero.
+    Gaussian,
+    /// A and B from the halves of one orthogonal matrix (even ranks only).
+    Orthogonal,
+}
+
+impl Spec for LoraConfig {
+    fn shared(&self) -> Shared {
+        self.shared()
+    }
+
+    fn validate(&self, found: &mut Findings) {
+        if self.init == LoraInit::Orthogonal
+            && let Some(odd) = self.rank_pattern.values().chain([&self.rank]).find(|rank| *rank % 2 == 1)
+        {
+            let what = "orthogonal initialisation halves the rank, so it must be even";
+            found.push("init", InputError::new(what).found(odd));
+        }
+    }
+
+    fn export(&self, values: HostTensors, _: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
+        Ok((self.clone().into(), values))
+    }
+}
+
+/// `scaling · B · A` as a change of the weight as it is stored, `[rows, cols]`; on an embedding that is `(B · A)ᵀ`.
+pub fn product(site: &Selected, values: &HostTensors) -> Result<Update> {
+    let (a, b) = (field(values, &site.path, "lora_A")?, field(values, &site.path, "lora_B")?);
+    let (left, right) = match site.kind {
+        ModuleKind::Embedding => (transposed(a), transposed(b)),
+        _ => (b.values.clone(), a.values.clone()),
+    };
+    Ok(Update { left, right, rank: site.rank, cols: site.cols, scaling: site.scaling as f32, magnitude: None })
+}
+
+/// Values of a matrix, columns first.
+fn transposed(matrix: &HostTensor) -> Vec<f32> {
+    let cols = matrix.shape.last().copied().unwrap_or(0);
+    (0..cols).flat_map(|col| matrix.values.iter().skip(col).step_by(cols)).copied().collect()
+}
+
+/// A `[r, in]` and B `[out, r]` as LoRA starts them; on an embedding A is the zero side.
+pub(super) fn start<B: LowRankBackend>(site: &Selected, init: LoraInit, start: &Start<'_, B>) -> [Vec<f32>; 2] {
+    let (r, [out, cols]) = (site.rank, site.outputs_and_inputs());
+    let stream = start.stream(site);
+    match (site.kind, init) {
+        (ModuleKind::Embedding, _) => [vec![0.0; r * cols], stream.normal(out * r, 1.0)],
+        (_, LoraInit::Default) => [stream.uniform(r * cols, 1.0 / (cols as f64).sqrt()), vec![0.0; out * r]],
+        (_, LoraInit::Gaussian) => [stream.normal(r * cols, 1.0 / r as f64), vec![0.0; out * r]],
+        (_, LoraInit::Orthogonal) => random::orthogonal_pair(&stream, r, out, cols).into(),
+    }
+}
 
 #[derive(Module, Debug)]
 pub struct Lora<B: Backend> {
@@ -33,99 +104,53 @@ pub struct Lora<B: Backend> {
     layer: u64,
 }
 
-impl<B: LowRankBackend> Lora<B> {
-    /// A fresh pair for `site`; random parts depend on `seed` and the path alone.
-    pub fn new(site: &Selected, config: &LoraConfig, seed: u64, device: &B::Device) -> Self {
-        let r = site.rank;
-        let (out, cols) =
-            if site.kind == ModuleKind::Embedding { (site.cols, site.rows) } else { (site.rows, site.cols) };
-        let stream = Stream::new(seed, &site.path);
-        let (a, b) = match (site.kind, config.init) {
-            (ModuleKind::Embedding, _) => (vec![0.0; r * cols], stream.normal(out * r, 1.0)),
-            (_, LoraInit::Default) => (stream.uniform(r * cols, 1.0 / (cols as f64).sqrt()), vec![0.0; out * r]),
-            (_, LoraInit::Gaussian) => (stream.normal(r * cols, 1.0 / r as f64), vec![0.0; out * r]),
-            (_, LoraInit::Orthogonal) => random::orthogonal_pair(&stream, r, out, cols),
-        };
-        let param = |values, shape| Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device));
-        Self {
-            lora_A: param(a, [r, cols]),
-            lora_B: param(b, [out, r]),
+impl<B: LowRankBackend> Method<B> for Lora<B> {
+    type Config = LoraConfig;
+
+    fn new(site: &Selected, config: &LoraConfig, fresh: &mut Start<'_, B>) -> Result<Self> {
+        let [a, b] = start(site, config.init, fresh);
+        let (r, [out, cols]) = (site.rank, site.outputs_and_inputs());
+        Ok(Self {
+            lora_A: fresh.param(a, [r, cols]),
+            lora_B: fresh.param(b, [out, r]),
             scaling: site.scaling,
             dropout: config.dropout,
             layer: path_hash(&site.path),
-        }
+        })
     }
 
-    /// `[n, in] → [n, out]`.
-    pub fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
+    fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
         let y = base.base(x.clone());
-        let down = self.drop(x, pass).matmul(self.lora_A.val().transpose());
-        y + down.mul_scalar(self.scaling).matmul(self.lora_B.val().transpose())
+        let x = dropped(x, self.dropout, self.layer, pass);
+        y + low_rank(x, LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling))
     }
 
-    /// `[n] → [n, hidden]`.
-    pub fn embed(&self, ids: Tensor<B, 1, Int>, base: &Embedding<B>) -> Tensor<B, 2> {
-        let y = base.base(ids.clone());
-        let down = self.lora_A.val().select(1, ids).transpose();
-        y + down.mul_scalar(self.scaling).matmul(self.lora_B.val().transpose())
+    fn embed(&self, ids: Tensor<B, 1, Int>, base: &Embedding<B>) -> Tensor<B, 2> {
+        embed(ids, base, self.lora_A.val(), self.lora_B.val(), self.scaling)
     }
+}
 
-    fn drop(&self, x: Tensor<B, 2>, pass: Pass) -> Tensor<B, 2> {
-        match pass.dropout {
-            Some(key) if self.dropout > 0.0 => {
-                let mask = dropout_mask(x.dims(), self.dropout, key.layer(self.layer), &x.device());
-                x * mask
-            }
-            _ => x,
-        }
-    }
+/// Table lookup and correction `[n, hidden]`: x is one-hot, so A's columns are looked up instead of multiplied.
+pub(super) fn embed<B: LowRankBackend>(
+    ids: Tensor<B, 1, Int>,
+    base: &Embedding<B>,
+    a: Tensor<B, 2>,
+    b: Tensor<B, 2>,
+    scaling: f64,
+) -> Tensor<B, 2> {
+    let y = base.base(ids.clone());
+    y + a.select(1, ids).transpose().mul_scalar(scaling).matmul(b.transpose())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use burn::module::ParamId;
-    use burn::tensor::backend::Backend;
+    use burn::tensor::TensorData;
     use lowrank_kernels::DropoutKey;
-    use lowrank_kernels::testing::TestAutodiff;
 
     use super::*;
+    use crate::adapters::fixtures::{B, assert_close, golden, linear, param, tensor};
     use crate::nn::{Storage, Weight};
     use crate::recipe::BaseDtype;
-    use crate::tensors::{HostTensors, decode};
-
-    type B = TestAutodiff;
-
-    fn golden(name: &str) -> HostTensors {
-        let path = format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
-        decode(&std::fs::read(&path).unwrap(), Path::new(&path)).unwrap()
-    }
-
-    fn tensor<const D: usize>(tensors: &HostTensors, name: &str) -> Tensor<B, D> {
-        let host = &tensors[name];
-        Tensor::from_data(TensorData::new(host.values.clone(), host.shape.clone()), &Default::default())
-    }
-
-    fn param(tensors: &HostTensors, name: &str) -> Param<Tensor<B, 2>> {
-        Param::initialized(ParamId::new(), tensor(tensors, name)).set_require_grad(true)
-    }
-
-    #[track_caller]
-    fn assert_close<T: Backend, const D: usize>(found: Tensor<T, D>, expected: &HostTensors, name: &str) {
-        let found = found.into_data().to_vec::<f32>().unwrap();
-        let expected = &expected[name].values;
-        assert_eq!(found.len(), expected.len(), "{name}");
-        let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(worst < 2e-5, "{name} differs by {worst}");
-    }
-
-    fn linear(tensors: &HostTensors) -> Linear<B> {
-        let storage = Storage::<B>::new(BaseDtype::F32, &Default::default());
-        let weight = &tensors["weight"];
-        let bias = tensors.get("bias").map(|bias| storage.vector(bias.values.clone()));
-        Linear::new(storage.weight(weight.values.clone(), [weight.shape[0], weight.shape[1]]), bias)
-    }
 
     fn lora(tensors: &HostTensors, [a, b]: [&str; 2], scaling: f64) -> Lora<B> {
         Lora { lora_A: param(tensors, a), lora_B: param(tensors, b), scaling, dropout: 0.0, layer: 1 }

@@ -4,17 +4,24 @@
 //! and the listings.
 
 mod config;
+#[cfg(test)]
+mod fixtures;
 mod inject;
 pub mod lora;
 pub mod merge;
+mod method;
 mod modules;
 pub mod peft;
 pub mod random;
 mod table;
 mod targets;
 
-pub use config::*;
-pub use inject::inject;
+pub use crate::recipe::Findings;
+pub(crate) use config::method_config;
+pub use config::{BiasMode, FullConfig, NoneConfig, Shared, Spec, Targets, Update};
+pub use inject::{Injection, inject};
+pub use lora::{LoraConfig, LoraInit};
+pub use method::{Method, Moment, Pool, Rule, Start};
 pub use modules::*;
 pub use table::*;
 pub use targets::*;

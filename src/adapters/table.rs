@@ -7,12 +7,14 @@ use lowrank_kernels::LowRankBackend;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{FullConfig, LoraConfig, NoneConfig, Selected, lora};
+use super::method::{Method, Moment, Rule, Start};
+use super::{FullConfig, NoneConfig, Selected, Spec, lora};
+use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
 /// One row of `lowrank methods`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Method {
+pub struct Row {
     /// The recipe's table: `[adapter.NAME]`.
     pub name: &'static str,
     pub summary: &'static str,
@@ -34,11 +36,21 @@ macro_rules! adapters {
         }
 
         impl<B: LowRankBackend> Adapter<B> {
-            /// A fresh adapter for the module `site`; none for `full` and `none`.
-            pub fn new(site: &Selected, config: &AdapterConfig, seed: u64, device: &B::Device) -> Option<Self> {
+            /// A fresh adapter for the module `site`; none for `full` and `none`, and for a module of rank 0.
+            pub fn new(site: &Selected, config: &AdapterConfig, start: &mut Start<'_, B>) -> Result<Option<Self>> {
+                match config {
+                    _ if site.rank == 0 => Ok(None),
+                    $(AdapterConfig::$variant(config) =>
+                        <$module::$variant<B> as Method<B>>::new(site, config, start).map(|adapter| Some(Self::$variant(adapter))),)*
+                    AdapterConfig::Full(_) | AdapterConfig::None(_) => Ok(None),
+                }
+            }
+
+            /// What the method does across layers around an optimizer step.
+            pub fn rule(config: &AdapterConfig, selected: &[Selected], total_steps: usize) -> Option<Box<dyn Rule<B>>> {
                 match config {
                     $(AdapterConfig::$variant(config) =>
-                        Some(Self::$variant($module::$variant::new(site, config, seed, device))),)*
+                        <$module::$variant<B> as Method<B>>::rule(config, selected, total_steps),)*
                     AdapterConfig::Full(_) | AdapterConfig::None(_) => None,
                 }
             }
@@ -56,6 +68,13 @@ macro_rules! adapters {
                     $(Self::$variant(adapter) => adapter.embed(ids, base),)*
                 }
             }
+
+            /// `step` optimizer steps are behind the adapter.
+            pub fn at_step(&mut self, step: usize, moment: Moment) {
+                match self {
+                    $(Self::$variant(adapter) => adapter.at_step(step, moment),)*
+                }
+            }
         }
 
         /// Exactly one of the tables `[adapter.NAME]`.
@@ -64,14 +83,28 @@ macro_rules! adapters {
         // One recipe has one of these: nothing is gained by boxing.
         #[expect(clippy::large_enum_variant)]
         pub enum AdapterConfig {
-            $(#[doc = $summary] $variant($config),)*
+            $(#[doc = $summary] #[serde(rename = $name)] $variant($module::$config),)*
             /// Every weight trains, in a dense copy of its own.
             Full(FullConfig),
             /// Nothing trains: evaluate the base.
             None(NoneConfig),
         }
 
+        $(impl From<$module::$config> for AdapterConfig {
+            fn from(config: $module::$config) -> Self {
+                AdapterConfig::$variant(config)
+            }
+        })*
+
         impl AdapterConfig {
+            /// What the method says of itself; none for `full` and `none`, which are not adapters.
+            pub fn spec(&self) -> Option<&dyn Spec> {
+                match self {
+                    $(Self::$variant(config) => Some(config),)*
+                    Self::Full(_) | Self::None(_) => None,
+                }
+            }
+
             /// The recipe's name of the method.
             pub fn name(&self) -> &'static str {
                 match self {
@@ -80,10 +113,15 @@ macro_rules! adapters {
                     Self::None(_) => "none",
                 }
             }
+
+            /// Every adapter method with its defaults, in the table's order.
+            pub fn defaults() -> Vec<AdapterConfig> {
+                vec![$(Self::$variant(Default::default())),*]
+            }
         }
 
         /// The adapter methods, in the table's order.
-        pub const METHODS: &[Method] = &[$(Method {
+        pub const METHODS: &[Row] = &[$(Row {
             name: $name, summary: $summary, equation: $equation, trains: $trains, parameters: $parameters, paper: $paper,
         }),*];
     };

@@ -4,6 +4,7 @@ use burn::tensor::backend::Backend;
 use lowrank_kernels::LowRankBackend;
 
 use super::llama::Llama;
+use crate::adapters::Adapter;
 use crate::nn::{Embedding, Linear, RmsNorm};
 
 /// One layer, borrowed for change.
@@ -59,6 +60,15 @@ impl<B: LowRankBackend> Llama<B> {
             sites.push(("lm_head".into(), Site::Linear(head)));
         }
         sites
+    }
+
+    /// Every adapter, in forward order.
+    pub fn adapters(&mut self) -> impl Iterator<Item = &mut Adapter<B>> {
+        self.sites().into_iter().filter_map(|(_, site)| match site {
+            Site::Linear(linear) => linear.adapter.as_mut(),
+            Site::Embedding(embedding) => embedding.adapter.as_mut(),
+            Site::Norm(_) => None,
+        })
     }
 
     /// Gives a tied head a layer of its own that shares the embedding's storage, so that it can be adapted.

@@ -31,11 +31,11 @@ pub struct Optimizer<B: Backend> {
 }
 
 impl<B: Backend> Optimizer<B> {
-    pub fn new(adamw: &recipe::AdamW, parameters: &IndexMap<String, Vec<usize>>) -> Self {
+    pub fn new(optim: &recipe::Optim, parameters: &IndexMap<String, Vec<usize>>) -> Self {
         let mut optimizer =
             Self { groups: Vec::new(), member: IndexMap::new(), shapes: parameters.clone(), state: IndexMap::new() };
         for (path, shape) in parameters {
-            let group = optimizer.group(label(shape), adamw);
+            let group = optimizer.group(label(shape), &optim.adamw);
             optimizer.member.insert(path.clone(), group);
         }
         optimizer

@@ -3,7 +3,7 @@
 use super::shape::Problem;
 use super::tree::{Part, child};
 use super::{EvalData, Format, Recipe, Schedule};
-use crate::adapters::{AdapterConfig, LoraConfig, LoraInit, Targets};
+use crate::adapters::{AdapterConfig, Shared, Spec, Targets};
 use crate::error::InputError;
 
 /// Above this a size is a slip of the finger, and products of sizes could overflow.
@@ -20,109 +20,115 @@ pub(super) fn check(recipe: &Recipe) -> Vec<Problem> {
     data(recipe, &mut found);
     optim(recipe, &mut found);
     train(recipe, &mut found);
-    found.0
+    found.found
 }
 
+/// What is wrong with a recipe's values, each with its key.
 #[derive(Default)]
-struct Findings(Vec<Problem>);
+pub struct Findings {
+    found: Vec<Problem>,
+    /// Table that the keys are relative to.
+    table: String,
+}
 
 impl Findings {
-    fn push(&mut self, path: &str, error: InputError) {
-        self.0.push(Problem { path: path.into(), part: Part::Value, error });
+    pub fn push(&mut self, path: &str, error: InputError) {
+        let path = self.full(path);
+        self.found.push(Problem { path, part: Part::Value, error });
     }
 
-    fn contradiction(&mut self, path: &str, what: &str, hint: &str) {
+    /// The key as a user knows it: `adapter.lora.rank`.
+    pub fn full(&self, path: &str) -> String {
+        if self.table.is_empty() { path.to_string() } else { child(&self.table, path) }
+    }
+
+    pub fn contradiction(&mut self, path: &str, what: &str, hint: &str) {
         self.push(path, InputError::new(what).hint(hint));
     }
 
-    fn not_empty(&mut self, path: &str, text: &str) {
+    pub fn not_empty(&mut self, path: &str, text: &str) {
         if text.trim().is_empty() {
-            self.push(path, InputError::new(format!("`{path}` is empty")));
+            self.push(path, InputError::new(format!("`{}` is empty", self.full(path))));
         }
     }
 
-    fn size(&mut self, path: &str, size: usize, least: usize) {
+    pub fn size(&mut self, path: &str, size: usize, least: usize) {
         if !(least..=LARGEST).contains(&size) {
-            let error = InputError::new(format!("`{path}` is out of range")).found(size);
+            let error = InputError::new(format!("`{}` is out of range", self.full(path))).found(size);
             self.push(path, error.expected(format!("{least} to {LARGEST}")));
         }
     }
 
-    fn number(&mut self, path: &str, value: f64, allowed: impl Fn(f64) -> bool, expected: &str) {
+    pub fn number(&mut self, path: &str, value: f64, allowed: impl Fn(f64) -> bool, expected: &str) {
         if !value.is_finite() || !allowed(value) {
-            let error = InputError::new(format!("`{path}` is out of range")).found(value);
+            let error = InputError::new(format!("`{}` is out of range", self.full(path))).found(value);
             self.push(path, error.expected(expected));
         }
     }
 
-    fn pattern(&mut self, path: &str, pattern: &str) {
+    pub fn pattern(&mut self, path: &str, pattern: &str) {
         self.not_empty(path, pattern);
         if let Err(error) = regex::RegexBuilder::new(pattern).size_limit(1 << 20).build() {
             let reason = error.to_string();
             let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
-            self.push(path, InputError::new(format!("`{path}` is not a regular expression: {reason}")).found(pattern));
+            self.push(
+                path,
+                InputError::new(format!("`{}` is not a regular expression: {reason}", self.full(path))).found(pattern),
+            );
         }
     }
 }
 
 fn adapter(adapter: &AdapterConfig, found: &mut Findings) {
-    match adapter {
-        AdapterConfig::Lora(lora) => self::lora(lora, found),
-        AdapterConfig::Full(_) | AdapterConfig::None(_) => {}
+    if let Some(spec) = adapter.spec() {
+        found.table = format!("adapter.{}", adapter.name());
+        shared(spec, found);
+        spec.validate(found);
+        found.table.clear();
     }
 }
 
-fn lora(lora: &LoraConfig, found: &mut Findings) {
-    let key = |name: &str| format!("adapter.lora.{name}");
+fn shared(spec: &dyn Spec, found: &mut Findings) {
+    let shared = spec.shared();
     let above_zero = |value: f64| value > 0.0;
-    found.size(&key("rank"), lora.rank, 1);
-    found.number(&key("alpha"), lora.alpha, above_zero, "a number above 0");
-    found.number(&key("dropout"), lora.dropout, |p| (0.0..1.0).contains(&p), "0 or more, below 1");
-    for (pattern, &rank) in &lora.rank_pattern {
-        found.size(&child(&key("rank_pattern"), pattern), rank, 1);
-        found.pattern(&child(&key("rank_pattern"), pattern), pattern);
+    found.size("rank", shared.rank, 1);
+    found.number("alpha", shared.alpha, above_zero, "a number above 0");
+    found.number("dropout", shared.dropout, |p| (0.0..1.0).contains(&p), "0 or more, below 1");
+    for (pattern, &rank) in &shared.rank_pattern {
+        found.size(&child("rank_pattern", pattern), rank, 1);
+        found.pattern(&child("rank_pattern", pattern), pattern);
     }
-    for (pattern, &alpha) in &lora.alpha_pattern {
-        found.number(&child(&key("alpha_pattern"), pattern), alpha, above_zero, "a number above 0");
-        found.pattern(&child(&key("alpha_pattern"), pattern), pattern);
+    for (pattern, &alpha) in &shared.alpha_pattern {
+        found.number(&child("alpha_pattern", pattern), alpha, above_zero, "a number above 0");
+        found.pattern(&child("alpha_pattern", pattern), pattern);
     }
-    if lora.init == LoraInit::Orthogonal
-        && let Some(odd) = lora.rank_pattern.values().chain([&lora.rank]).find(|rank| *rank % 2 == 1)
-    {
-        let error = InputError::new("orthogonal initialisation halves the rank, so it must be even").found(odd);
-        found.push(&key("init"), error);
-    }
-    selection(lora, found);
+    selection(&shared, found);
 }
 
-fn selection(lora: &LoraConfig, found: &mut Findings) {
-    let key = |name: &str| format!("adapter.lora.{name}");
-    match &lora.targets {
+fn selection(shared: &Shared, found: &mut Findings) {
+    match &shared.targets {
         Targets::Names(names) if names.is_empty() => {
-            found.push(&key("targets"), InputError::new("`adapter.lora.targets` is empty, so nothing would train"));
+            let what = format!("`{}` is empty, so nothing would train", found.full("targets"));
+            found.push("targets", InputError::new(what));
         }
         Targets::Names(names) => {
-            names.iter().enumerate().for_each(|(i, name)| found.not_empty(&format!("{}[{i}]", key("targets")), name));
+            names.iter().enumerate().for_each(|(i, name)| found.not_empty(&format!("targets[{i}]"), name));
         }
         Targets::Pattern(word) if word == "all-linear" => {}
         Targets::Pattern(pattern) => {
-            found.pattern(&key("targets"), pattern);
-            if !lora.layers.is_empty() {
+            found.pattern("targets", pattern);
+            if !shared.layers.is_empty() {
                 let what = "`layers` needs targets by name; a regular expression already sees the layer number";
-                found.contradiction(
-                    &key("layers"),
-                    what,
-                    "write the layer numbers into `targets`, or list names in it",
-                );
+                found.contradiction("layers", what, "write the layer numbers into `targets`, or list names in it");
             }
         }
     }
-    if let Targets::Pattern(pattern) = &lora.exclude {
-        found.pattern(&key("exclude"), pattern);
+    if let Targets::Pattern(pattern) = &shared.exclude {
+        found.pattern("exclude", pattern);
     }
-    if lora.layers.is_empty() && !lora.layers_pattern.is_empty() {
+    if shared.layers.is_empty() && !shared.layers_pattern.is_empty() {
         let what = "`layers_pattern` says where the layer number stands, but `layers` lists none";
-        found.contradiction(&key("layers_pattern"), what, "add `layers = [0, 1]`, or leave `layers_pattern` out");
+        found.contradiction("layers_pattern", what, "add `layers = [0, 1]`, or leave `layers_pattern` out");
     }
 }
 

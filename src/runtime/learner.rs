@@ -7,17 +7,20 @@ use indexmap::IndexMap;
 use lowrank_kernels::{AttentionLayout, LowRankBackend, TrainBackend};
 
 use super::generate::{self, Sampling};
-use super::{Learner, Micro, MicroResult, step};
-use crate::adapters::Selected;
+use super::{AdapterSpec, Learner, Micro, MicroResult, step};
+use crate::adapters::{Adapter, Moment, Rule, Selected};
 use crate::data::Batch;
+use crate::events::Event;
 use crate::models::ModelConfig;
 use crate::models::llama::Llama;
-use crate::nn::params::{self, GradMap};
+use crate::nn::params::{GradMap, Register};
 use crate::nn::{Pass, positions};
 use crate::optim::Optimizer;
-use crate::recipe::AdamW;
-use crate::tensors::HostTensors;
+use crate::tensors::{HostTensor, HostTensors};
 use crate::{Error, Result};
+
+/// Starts the names of a method's own state in a checkpoint.
+const RULE: &str = "rule.";
 
 pub(super) struct TensorLearner<B: TrainBackend> {
     /// Always present; taken only while a step rebuilds it.
@@ -26,24 +29,70 @@ pub(super) struct TensorLearner<B: TrainBackend> {
     frequencies: Vec<f32>,
     max_positions: usize,
     adapted: Vec<Selected>,
+    register: Register,
     trainable: IndexMap<String, Vec<usize>>,
     optimizer: Optimizer<B::InnerBackend>,
+    rule: Option<Box<dyn Rule<B::InnerBackend>>>,
+    /// Optimizer steps taken.
+    steps: usize,
     grads: GradMap<B::InnerBackend>,
+    /// Whether the rule has had its say on `grads`.
+    regularised: bool,
 }
 
 impl<B: TrainBackend> TensorLearner<B> {
-    pub fn new(model: Llama<B>, config: &ModelConfig, adapted: Vec<Selected>, adamw: &AdamW) -> Self {
-        let trainable = params::trainable(&model);
+    pub fn new(model: Llama<B>, config: &ModelConfig, adapted: Vec<Selected>, spec: &AdapterSpec<'_>) -> Self {
+        let register = Register::new(&model);
+        let trainable = register.trainable();
         Self {
             device: model.device(),
             frequencies: config.rope.frequencies(config.head_dim),
             max_positions: config.max_position_embeddings,
+            rule: Adapter::rule(spec.adapter, &adapted, spec.total_steps),
             adapted,
-            optimizer: Optimizer::new(adamw, &trainable),
+            optimizer: Optimizer::new(spec.optim, &trainable),
+            register,
             trainable,
             model: Some(model),
+            steps: 0,
             grads: GradMap::new(),
+            regularised: false,
         }
+    }
+
+    fn regularise(&mut self) {
+        if self.regularised || self.grads.is_empty() {
+            return;
+        }
+        self.regularised = true;
+        if let Some(mut rule) = self.rule.take() {
+            rule.regularise(&self.flat(), &mut self.grads);
+            self.rule = Some(rule);
+        }
+    }
+
+    fn flat(&self) -> GradMap<B::InnerBackend> {
+        self.register.flat(self.model())
+    }
+
+    /// Changes the model by `change`.
+    fn rebuild(&mut self, change: impl FnOnce(&mut Self, Llama<B>) -> Llama<B>) {
+        let model = self.model.take().expect("the model is only away during a step");
+        self.model = Some(change(self, model));
+    }
+
+    fn replace(&mut self, mut values: GradMap<B::InnerBackend>) {
+        if !values.is_empty() {
+            self.rebuild(|this, model| this.register.update(model, |path, _| values.swap_remove(path)));
+        }
+    }
+
+    fn tell_adapters(&mut self, moment: Moment) {
+        let step = self.steps;
+        self.rebuild(|_, mut model| {
+            model.adapters().for_each(|adapter| adapter.at_step(step, moment));
+            model
+        });
     }
 
     fn model(&self) -> &Llama<B> {
@@ -59,6 +108,10 @@ impl<B: TrainBackend> TensorLearner<B> {
     /// Hidden states of a batch, on the backend underneath.
     fn hidden(&self, model: &Llama<B::InnerBackend>, batch: &Batch) -> Tensor<B::InnerBackend, 2> {
         model.blocks(ids(batch, &self.device), &self.layout(batch), Pass::EVAL)
+    }
+
+    fn shape_of(&self, path: &str) -> Option<&[usize]> {
+        self.register.iter().find(|owned| owned.path == path).map(|owned| owned.shape.as_slice())
     }
 
     fn layout<T: LowRankBackend<Device = B::Device>>(&self, batch: &Batch) -> AttentionLayout<T> {
@@ -110,10 +163,12 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
         let (ids, layout) = (ids(batch, &self.device), self.layout(batch));
         let model = self.model.as_ref().expect("the model is only away during a step");
         let run = if micro.gradient_checkpointing { step::recomputed } else { step::plain };
-        run(model, ids, &layout, batch, micro, &mut self.grads)
+        self.regularised = false;
+        run(model, ids, &layout, batch, micro, &self.register, &mut self.grads)
     }
 
-    fn grad_norm(&self) -> f64 {
+    fn grad_norm(&mut self) -> f64 {
+        self.regularise();
         // One scalar per tensor, added up in module order in f64: the same on every run.
         let grads = self.trainable.keys().filter_map(|path| self.grads.get(path));
         let squares = grads.map(|grad| (grad.clone() * grad.clone()).sum());
@@ -126,13 +181,24 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
     }
 
     fn step(&mut self, lr: f64, grad_scale: f64) {
+        self.regularise();
         let grads = std::mem::take(&mut self.grads);
-        let optimizer = &mut self.optimizer;
-        let model = self.model.take().expect("the model is only away during a step");
-        self.model = Some(params::update(model, |path, value| match grads.get(path) {
-            Some(grad) => optimizer.step(path, lr, value, grad.clone().mul_scalar(grad_scale)),
-            None => value,
-        }));
+        let grads: GradMap<_> = grads.into_iter().map(|(path, grad)| (path, grad.mul_scalar(grad_scale))).collect();
+        self.rebuild(|this, model| {
+            let (optimizer, rule) = (&mut this.optimizer, &this.rule);
+            this.register.update(model, |path, value| {
+                let grad = grads.get(path)?.clone();
+                let grad = rule.as_ref().map_or(grad.clone(), |rule| rule.direct(path, grad));
+                Some(optimizer.step(path, lr, value, grad))
+            })
+        });
+        self.steps += 1;
+        self.tell_adapters(Moment::Stepped);
+        if let Some(mut rule) = self.rule.take() {
+            let changed = rule.stepped(self.steps, &self.flat(), &grads);
+            self.rule = Some(rule);
+            self.replace(changed);
+        }
     }
 
     fn discard(&mut self) {
@@ -143,8 +209,20 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
         self.optimizer.rates(lr)
     }
 
+    fn ranks(&self) -> Option<Event> {
+        self.rule.as_ref()?.ranks(self.steps)
+    }
+
+    fn finish(&mut self) {
+        if let Some(mut rule) = self.rule.take() {
+            let changed = rule.finish(self.steps, &self.flat());
+            self.rule = Some(rule);
+            self.replace(changed);
+        }
+    }
+
     fn export(&self) -> HostTensors {
-        params::read(self.model())
+        self.register.read(self.model())
     }
 
     fn gradients(&self) -> IndexMap<String, Vec<f32>> {
@@ -154,24 +232,36 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
 
     fn import(&mut self, values: &HostTensors) -> Result<()> {
         let model = self.model.take().expect("the model is only away during a step");
-        let (model, unmatched) = params::assign(model, values);
+        let (model, unmatched) = self.register.assign(model, values);
         self.model = Some(model);
         match unmatched.first() {
             None => Ok(()),
-            Some(path) => Err(Error::input("no trainable parameter of this name and shape")
+            Some(path) => Err(Error::input("no parameter of this name and shape")
                 .tensor(path)
                 .found(format!("{:?}", values[path].shape))
-                .expected(self.trainable.get(path).map_or("no such parameter".into(), |shape| format!("{shape:?}")))
+                .expected(self.shape_of(path).map_or("no such parameter".into(), |shape| format!("{shape:?}")))
                 .into()),
         }
     }
 
-    fn moments(&self) -> HostTensors {
-        self.optimizer.moments()
+    fn state(&self) -> HostTensors {
+        let mut state = self.optimizer.moments();
+        state
+            .extend(self.rule.iter().flat_map(|rule| rule.state()).map(|(name, host)| (format!("{RULE}{name}"), host)));
+        state
     }
 
-    fn set_moments(&mut self, moments: &HostTensors) -> Result<()> {
-        self.optimizer.set_moments(moments, &self.device)
+    fn set_state(&mut self, state: &HostTensors, step: usize) -> Result<()> {
+        let of_rule = |(name, host): (&String, &HostTensor)| Some((name.strip_prefix(RULE)?.to_string(), host.clone()));
+        let moments = state.iter().filter(|(name, _)| !name.starts_with(RULE));
+        let moments = moments.map(|(name, host)| (name.clone(), host.clone())).collect();
+        self.optimizer.set_moments(&moments, &self.device)?;
+        if let Some(rule) = &mut self.rule {
+            rule.set_state(&state.iter().filter_map(of_rule).collect(), &self.device)?;
+        }
+        self.steps = step;
+        self.tell_adapters(Moment::Resumed);
+        Ok(())
     }
 }
 

@@ -17,8 +17,9 @@ pub use lowrank_kernels::DropoutKey;
 use crate::Result;
 use crate::adapters::{AdapterConfig, Origin, Selected};
 use crate::data::Batch;
+use crate::events::Event;
 use crate::models::{ModelConfig, WeightSource};
-use crate::recipe::{AdamW, BaseDtype};
+use crate::recipe::{BaseDtype, Optim};
 use crate::tensors::HostTensors;
 
 /// A device a runtime can use.
@@ -64,8 +65,19 @@ pub trait Base {
 pub struct AdapterSpec<'a> {
     pub adapter: &'a AdapterConfig,
     pub origin: Origin,
-    pub optimizer: &'a AdamW,
+    pub optim: &'a Optim,
     pub seed: u64,
+    /// Optimizer steps that the run will take, for methods that plan ahead.
+    pub total_steps: usize,
+    /// Values read from a file, by path, where the adapter comes from one.
+    pub values: Option<&'a HostTensors>,
+}
+
+impl<'a> AdapterSpec<'a> {
+    /// A fresh adapter of a recipe.
+    pub fn fresh(adapter: &'a AdapterConfig, optim: &'a Optim, seed: u64) -> Self {
+        Self { adapter, origin: Origin::Recipe, optim, seed, total_steps: 0, values: None }
+    }
 }
 
 /// How one forward and backward is to run.
@@ -104,8 +116,8 @@ pub trait Learner {
 
     /// Adds the gradients of one batch to those gathered since the last step. A non-finite loss adds nothing.
     fn accumulate(&mut self, batch: &Batch, micro: &Micro) -> Result<MicroResult>;
-    /// Euclidean norm of all gathered gradients together, summed in module order.
-    fn grad_norm(&self) -> f64;
+    /// Euclidean norm of all gathered gradients together, summed in module order. What a method adds to them is in.
+    fn grad_norm(&mut self) -> f64;
     /// One optimizer step with the gathered gradients times `grad_scale`; forgets them.
     fn step(&mut self, lr: f64, grad_scale: f64);
     /// Forgets the gathered gradients.
@@ -113,13 +125,19 @@ pub trait Learner {
     /// Learning rate of each parameter group when the recipe's is `lr`.
     fn rates(&self, lr: f64) -> IndexMap<String, f64>;
 
-    /// Values of everything that trains.
+    /// Active ranks as [`Event::Ranks`], of a method that changes them.
+    fn ranks(&self) -> Option<Event>;
+    /// No more steps follow: a method settles what it had planned for later.
+    fn finish(&mut self);
+
+    /// Values of everything that trains, and of what adapters keep frozen.
     fn export(&self) -> HostTensors;
     /// Gathered gradients, flat, by path.
     fn gradients(&self) -> IndexMap<String, Vec<f32>>;
-    /// Replaces values of what trains; an unknown path or another shape is an error.
+    /// Replaces values of what [`Self::export`] lists; an unknown path or another shape is an error.
     fn import(&mut self, values: &HostTensors) -> Result<()>;
-    /// Optimizer state by path and moment.
-    fn moments(&self) -> HostTensors;
-    fn set_moments(&mut self, moments: &HostTensors) -> Result<()>;
+    /// State of optimizer and method, by path and what it is.
+    fn state(&self) -> HostTensors;
+    /// Takes up where [`Self::state`] left off, `step` optimizer steps into the run.
+    fn set_state(&mut self, state: &HostTensors, step: usize) -> Result<()>;
 }

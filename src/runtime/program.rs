@@ -7,7 +7,7 @@ use lowrank_kernels::TrainBackend;
 
 use super::learner::TensorLearner;
 use super::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Runtime};
-use crate::adapters::inject;
+use crate::adapters::{Injection, inject};
 use crate::models::llama::Llama;
 use crate::models::{self, ModelConfig};
 use crate::{Error, Result};
@@ -64,8 +64,9 @@ struct TensorBase<B: TrainBackend> {
 impl<B: TrainBackend> Base for TensorBase<B> {
     fn attach(&self, spec: &AdapterSpec<'_>) -> Result<Box<dyn Learner>> {
         let mut model = self.model.clone();
-        let adapted = inject(&mut model, &self.config, spec.adapter, spec.origin, spec.seed)?;
-        Ok(Box::new(TensorLearner::new(model, &self.config, adapted, spec.optimizer)))
+        let AdapterSpec { adapter, origin, seed, values, .. } = *spec;
+        let adapted = inject(&mut model, &self.config, &Injection { adapter, origin, seed, values })?;
+        Ok(Box::new(TensorLearner::new(model, &self.config, adapted, spec)))
     }
 
     fn bytes(&self) -> u64 {

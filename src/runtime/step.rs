@@ -13,7 +13,7 @@ use crate::Result;
 use crate::data::{Batch, IGNORE};
 use crate::models::llama::Llama;
 use crate::nn::Pass;
-use crate::nn::params::{GradMap, collect_grads};
+use crate::nn::params::{GradMap, Register};
 
 /// Summed loss `[1]` from hidden states `[n, hidden]`; only trained positions reach the head.
 pub(super) fn loss<B: LowRankBackend>(
@@ -41,6 +41,7 @@ pub(super) fn plain<B: TrainBackend>(
     layout: &AttentionLayout<B>,
     batch: &Batch,
     micro: &Micro,
+    register: &Register,
     grads: &mut GradMap<B::InnerBackend>,
 ) -> Result<MicroResult> {
     let start = Instant::now();
@@ -51,7 +52,7 @@ pub(super) fn plain<B: TrainBackend>(
     let forward_ms = ms(start);
     if value.is_finite() {
         let backward = loss.mul_scalar(micro.weight).backward();
-        collect_grads(model, "", &backward, grads);
+        register.collect_grads(model, &backward, grads);
     }
     Ok(MicroResult { loss: value, forward_ms, backward_ms: ms(start) - forward_ms })
 }
@@ -64,6 +65,7 @@ pub(super) fn recomputed<B: TrainBackend>(
     layout: &AttentionLayout<B>,
     batch: &Batch,
     micro: &Micro,
+    register: &Register,
     grads: &mut GradMap<B::InnerBackend>,
 ) -> Result<MicroResult> {
     let start = Instant::now();
@@ -80,19 +82,19 @@ pub(super) fn recomputed<B: TrainBackend>(
     let forward_ms = ms(start);
     if value.is_finite() {
         let mut backward = loss.mul_scalar(micro.weight).backward();
-        collect_grads(model, "", &backward, grads);
-        for (i, block) in model.model.layers.iter().enumerate().rev() {
+        register.collect_grads(model, &backward, grads);
+        for block in model.model.layers.iter().rev() {
             let grad = x.grad(&backward).expect("the head depends on every block");
             x = leaf(inputs.pop().expect("one input per block"));
             let y = block.forward(x.clone(), layout, pass);
             backward = (y * Tensor::from_inner(grad)).sum().backward();
-            collect_grads(block, &format!("model.layers.{i}"), &backward, grads);
+            register.collect_grads(block, &backward, grads);
         }
         let embedding = &model.model.embed_tokens;
         if embedding.weight.trains() || embedding.adapter.is_some() {
             let grad = x.grad(&backward).expect("every block depends on the embedding");
             let backward = (embedded * Tensor::from_inner(grad)).sum().backward();
-            collect_grads(embedding, "model.embed_tokens", &backward, grads);
+            register.collect_grads(embedding, &backward, grads);
         }
     }
     Ok(MicroResult { loss: value, forward_ms, backward_ms: ms(start) - forward_ms })

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::Job;
-use crate::adapters::peft::{self, Part, PeftConfig, Slot};
-use crate::adapters::{AdapterConfig, Module, ModuleKind, NoneConfig, Origin};
+use crate::adapters::peft::{self, PeftConfig};
+use crate::adapters::{AdapterConfig, Module, Origin};
 use crate::models::ModelConfig;
-use crate::recipe::AdamW;
+use crate::recipe::Optim;
 use crate::runtime::{AdapterSpec, Base, Learner};
 use crate::tensors::{self, HostTensors};
 use crate::{Error, Result};
@@ -15,31 +15,30 @@ const MODEL_FILE: &str = "model.safetensors";
 
 /// The files of `final/`: a PEFT adapter; a Hugging Face model where every weight trains; nothing for `none`.
 pub fn files(job: &Job, values: HostTensors) -> Result<Vec<(String, Vec<u8>)>> {
-    match &job.recipe.adapter {
-        AdapterConfig::None(_) => Ok(Vec::new()),
-        AdapterConfig::Full(_) => {
-            let mut files = vec![
-                (MODEL_FILE.to_string(), tensors::encode(&values)?),
-                ("config.json".to_string(), format!("{:#}\n", job.opened.config.to_json("float32")).into_bytes()),
-            ];
-            files.extend(job.opened.tokenizer.files());
-            Ok(files)
-        }
-        AdapterConfig::Lora(lora) => {
-            let modules = Module::list(&job.opened.config);
-            let config = PeftConfig::new(lora.clone(), job.recipe.model.path.clone());
-            peft::to_files(&config, &to_slots(values, &modules), &modules)
-        }
-    }
+    let Some(spec) = job.recipe.adapter.spec() else { return model_files(job, values) };
+    let modules = Module::list(&job.opened.config);
+    let (saved_as, values) = spec.export(values, &job.selected)?;
+    let tensors = peft::to_file(values, &saved_as, &modules)?;
+    peft::to_files(&PeftConfig::new(saved_as, job.recipe.model.path.clone()), &tensors, &modules)
 }
 
-/// A learner's values from the files that [`files`] made.
-pub(super) fn saved_values(adapter: &AdapterConfig, files: &[(String, Vec<u8>)], origin: &Path) -> Result<HostTensors> {
-    let name = if matches!(adapter, AdapterConfig::Full(_)) { MODEL_FILE } else { peft::TENSORS_FILE };
-    let found = files.iter().find(|(file, _)| file == name);
-    let (_, bytes) = found.ok_or_else(|| Error::input("missing from the checkpoint").file(origin.join(name)))?;
-    let values = tensors::decode(bytes, &origin.join(name))?;
-    Ok(if name == MODEL_FILE { values } else { from_slots(values) })
+fn model_files(job: &Job, values: HostTensors) -> Result<Vec<(String, Vec<u8>)>> {
+    if matches!(job.recipe.adapter, AdapterConfig::None(_)) {
+        return Ok(Vec::new());
+    }
+    let mut files = vec![
+        (MODEL_FILE.to_string(), tensors::encode(&values)?),
+        ("config.json".to_string(), format!("{:#}\n", job.opened.config.to_json("float32")).into_bytes()),
+    ];
+    files.extend(job.opened.tokenizer.files());
+    Ok(files)
+}
+
+/// The values of a fully trained model from the files that [`files`] made.
+pub(super) fn model_values(files: &[(String, Vec<u8>)], origin: &Path) -> Result<HostTensors> {
+    let found = files.iter().find(|(file, _)| file == MODEL_FILE);
+    let (_, bytes) = found.ok_or_else(|| Error::input("missing from the checkpoint").file(origin.join(MODEL_FILE)))?;
+    tensors::decode(bytes, &origin.join(MODEL_FILE))
 }
 
 /// A learner from `final/` as it lies on disk.
@@ -59,57 +58,25 @@ pub(super) fn read_back(job: &Job, base: &dyn Base, dir: &Path) -> Result<Box<dy
 /// Attaches the PEFT adapter in `dir` to `base`.
 pub fn attach_saved(base: &dyn Base, config: &ModelConfig, dir: &Path) -> Result<(Box<dyn Learner>, PeftConfig)> {
     let modules = Module::list(config);
-    let (adapter, values) = peft::read(dir, &config.model_type, &modules)?;
+    let (adapter, tensors) = peft::read(dir, &config.model_type, &modules)?;
+    let mut values = peft::from_file(tensors);
+    let optim = Optim::default();
     let spec = AdapterSpec {
-        adapter: &AdapterConfig::Lora(adapter.lora.clone()),
+        adapter: &adapter.adapter,
         origin: Origin::AdapterFile,
-        optimizer: &AdamW::default(),
+        optim: &optim,
         seed: 0,
+        total_steps: 0,
+        values: Some(&values),
     };
     let mut learner = base.attach(&spec)?;
-    learner.import(&from_slots(values))?;
+    // What the modules share has gone into the adapters when they were made.
+    values.retain(|path, _| path.contains('.'));
+    learner.import(&values)?;
     Ok((learner, adapter))
 }
 
 /// A plain base, evaluated as it is.
 pub fn attach_none(base: &dyn Base) -> Result<Box<dyn Learner>> {
-    let adapter = AdapterConfig::None(NoneConfig {});
-    let spec = AdapterSpec { adapter: &adapter, origin: Origin::Recipe, optimizer: &AdamW::default(), seed: 0 };
-    base.attach(&spec)
-}
-
-fn to_slots(values: HostTensors, modules: &[Module]) -> HostTensors {
-    let adapted: Vec<String> =
-        values.keys().filter_map(|path| path.strip_suffix(".lora_A")).map(String::from).collect();
-    let slot = |path: &str| {
-        let (module, field) = path.rsplit_once('.').unwrap_or(("", path));
-        let embedding = modules.iter().any(|m| m.path == module && m.kind == ModuleKind::Embedding);
-        let part = match field {
-            "lora_A" if embedding => Part::EmbeddingA,
-            "lora_A" => Part::LoraA,
-            "lora_B" if embedding => Part::EmbeddingB,
-            "lora_B" => Part::LoraB,
-            "bias" if adapted.iter().any(|path| path == module) => Part::BaseLayerBias,
-            "bias" => Part::Bias,
-            _ => Part::Weight,
-        };
-        Slot::new(module, part).key()
-    };
-    values.into_iter().map(|(path, tensor)| (slot(&path), tensor)).collect()
-}
-
-fn from_slots(values: HostTensors) -> HostTensors {
-    let path = |key: &str| {
-        let slot = Slot::parse(key)?;
-        let field = match slot.part {
-            Part::LoraA | Part::EmbeddingA => "lora_A",
-            Part::LoraB | Part::EmbeddingB => "lora_B",
-            Part::Weight => "weight",
-            Part::Bias | Part::BaseLayerBias => "bias",
-            // A copy of the frozen weight that PEFT keeps beside an embedding's adapter.
-            Part::BaseLayerWeight => return None,
-        };
-        Some(format!("{}.{field}", slot.path))
-    };
-    values.into_iter().filter_map(|(key, tensor)| Some((path(&key)?, tensor))).collect()
+    base.attach(&AdapterSpec::fresh(&AdapterConfig::none(), &Optim::default(), 0))
 }

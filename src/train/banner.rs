@@ -37,7 +37,7 @@ impl Job {
     }
 
     fn adapter_line(&self) -> String {
-        let Some(lora) = self.recipe.adapter.lora() else { return self.recipe.adapter.name().to_string() };
+        let Some(lora) = self.recipe.adapter.shared() else { return self.recipe.adapter.name().to_string() };
         let mut kinds: Vec<&str> = self.selected.iter().filter_map(|s| s.path.rsplit('.').next()).collect();
         kinds.sort_unstable();
         kinds.dedup();

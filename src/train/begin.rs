@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 
-use super::artifact::saved_values;
+use super::artifact::model_values;
+use super::save::split;
 use super::{Job, Options, Run};
-use crate::adapters::Origin;
+use crate::adapters::{AdapterConfig, Origin};
 use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::data::Report;
 use crate::events::{Bus, Event, Jsonl, RunStarted, truncate_after};
@@ -60,8 +61,12 @@ impl Job {
         let (base, mut learner) = self.load()?;
         let mut state = None;
         if let Start::From(saved) = start {
-            learner.import(&saved_values(&self.recipe.adapter, &saved.adapter_files, &dir.checkpoints())?)?;
-            learner.set_moments(&saved.moments)?;
+            let (values, moments) = split(saved.moments);
+            learner.import(&match self.recipe.adapter {
+                AdapterConfig::Full(_) => model_values(&saved.adapter_files, &dir.checkpoints())?,
+                _ => values,
+            })?;
+            learner.set_state(&moments, saved.state.step - saved.state.skipped_total)?;
             state = Some(saved.state);
         }
         let mut run = self.run(dir, hashes, base, learner)?;
@@ -87,8 +92,10 @@ impl Job {
         AdapterSpec {
             adapter: &self.recipe.adapter,
             origin: Origin::Recipe,
-            optimizer: &self.recipe.optim.adamw,
+            optim: &self.recipe.optim,
             seed: self.recipe.seed,
+            total_steps: self.steps,
+            values: None,
         }
     }
 

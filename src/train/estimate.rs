@@ -12,11 +12,12 @@ const PROCESS: u64 = 56 << 20;
 /// Parameters that train, and all parameters including adapters.
 pub fn parameters(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Selected]) -> (usize, usize) {
     let base = base_parameters(config);
-    let Some(lora) = adapter.lora() else {
+    let Some(spec) = adapter.spec() else {
         let trainable = if matches!(adapter, AdapterConfig::Full(_)) { base } else { 0 };
         return (trainable, base);
     };
-    let adapters: usize = selected.iter().map(|s| s.rank * (s.rows + s.cols)).sum();
+    let lora = spec.shared();
+    let adapters: usize = selected.iter().map(|site| spec.parameters(site)).sum();
     let modules = Module::list(config);
     let is_whole = |module: &&Module| lora.modules_to_save.iter().any(|name| module.is_named(name));
     let whole = modules.iter().filter(is_whole);

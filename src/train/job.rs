@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::cursor::Cursor;
 use super::estimate;
-use crate::adapters::{AdapterConfig, Module, Origin, Selected, saved, select};
+use crate::adapters::{AdapterConfig, Module, Origin, Selected, saved};
 use crate::data::{self, Splits};
 use crate::events::Memory;
 use crate::models::{self, Opened};
@@ -57,13 +57,10 @@ impl Job {
         let opened = models::open(&recipe.model.path, &resolved.root)?;
         let splits = data::load(&recipe.data, &opened.tokenizer, &resolved.root)?;
         let modules = Module::list(&opened.config);
-        let selected = match recipe.adapter.lora() {
-            Some(lora) => {
-                saved(&modules, lora, Origin::Recipe)?;
-                select(&modules, lora, Origin::Recipe)?
-            }
-            None => Vec::new(),
-        };
+        if let Some(shared) = recipe.adapter.shared() {
+            saved(&modules, &shared, Origin::Recipe)?;
+        }
+        let selected = recipe.adapter.select(&modules, Origin::Recipe)?;
         if recipe.data.max_len > opened.config.max_position_embeddings {
             return Err(Error::input("rows may be longer than the model's positions")
                 .key("data.max_len")

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::cursor::Cursor;
 use super::evaluate::{Evaluation, evaluate};
-use super::{Job, peak_bytes, resident_bytes, save};
+use super::{Job, peak_bytes, resident_bytes};
 use crate::checkpoint::{Best, RunDir, RunInfo, TrainState};
 use crate::data::{Batch, Dataset, collate};
 use crate::events::{Bus, Control, Event, Status, Step, StopKind, Verify};
@@ -166,6 +166,9 @@ impl Run<'_> {
             mem_bytes: resident_bytes(),
             peak_mem_bytes: peak_bytes(),
         }));
+        if let Some(ranks) = self.learner.ranks() {
+            bus.emit(ranks);
+        }
         if self.state.skipped_in_a_row > self.job.recipe.train.max_skipped {
             let what = format!("loss or gradient was not finite {} steps in a row", self.state.skipped_in_a_row);
             return Err(Error::Diverged { step: self.state.step, what });
@@ -176,7 +179,7 @@ impl Run<'_> {
     /// Gathers the gradients of one optimizer step; the loss is the mean over all its trained tokens.
     fn forward_backward(&mut self, batches: &[Batch], trained: usize) -> Result<MicroResult> {
         let recipe = &self.job.recipe;
-        let dropout = recipe.adapter.lora().is_some_and(|lora| lora.dropout > 0.0);
+        let dropout = recipe.adapter.shared().is_some_and(|shared| shared.dropout > 0.0);
         let mut sum = MicroResult::default();
         for (micro, batch) in batches.iter().enumerate().filter(|(_, batch)| batch.trained_tokens() > 0) {
             let key = DropoutKey { seed: recipe.seed, step: self.state.step as u64, micro: micro as u64 };
@@ -205,7 +208,7 @@ impl Run<'_> {
         samples.into_iter().for_each(|sample| bus.emit(sample));
         self.state.evaluated = Some(self.state.step);
         if self.state.step > 0 && !self.learner.adapted().is_empty() {
-            bus.emit(save::norms(self.state.step, self.learner.as_ref()));
+            bus.emit(self.norms()?);
         }
         let better = eval.loss.is_finite() && self.state.best.is_none_or(|best| eval.loss < best.loss);
         if better && self.state.step > 0 {

@@ -2,20 +2,33 @@
 
 use super::artifact::{files, read_back};
 use super::{Run, peak_bytes};
-use crate::adapters::Selected;
+use crate::adapters::{Module, Origin, Update};
 use crate::checkpoint::{Checkpoint, rotate};
 use crate::data::{Sequence, collate};
 use crate::events::{Bus, Event, ModuleNorm, Status, Verify};
-use crate::runtime::Learner;
-use crate::tensors::{HostTensor, check_finite};
+use crate::tensors::{HostTensors, check_finite};
 use crate::{Error, Result};
+
+/// Ends the names of parameter values in a checkpoint's state.
+const VALUE: &str = ".value";
+
+/// Values and the rest of a checkpoint's state.
+pub(super) fn split(state: HostTensors) -> (HostTensors, HostTensors) {
+    let (values, rest): (HostTensors, HostTensors) = state.into_iter().partition(|(name, _)| name.ends_with(VALUE));
+    (values.into_iter().map(|(name, host)| (name.trim_end_matches(VALUE).to_string(), host)).collect(), rest)
+}
 
 impl Run<'_> {
     /// Commits a checkpoint of the current step and removes those that are too many.
     pub(super) fn save(&mut self, bus: &Bus) -> Result<()> {
         self.state.elapsed_seconds = bus.seconds();
-        let checkpoint =
-            Checkpoint { state: self.state.clone(), moments: self.learner.moments(), adapter_files: self.files()? };
+        let (state, adapter_files) = (self.state.clone(), self.files()?);
+        let mut moments = self.learner.state();
+        // PEFT's form is not always enough to go on from. A fully trained model's files are.
+        if self.job.recipe.adapter.spec().is_some() {
+            moments.extend(self.learner.export().into_iter().map(|(path, host)| (path + VALUE, host)));
+        }
+        let checkpoint = Checkpoint { state, moments, adapter_files };
         let path = checkpoint.save(&self.dir)?;
         for text in rotate(&self.dir.checkpoints(), self.job.recipe.train.keep, None)? {
             bus.emit(Event::Warning { code: "rotation".into(), text, count: 1 });
@@ -31,6 +44,7 @@ impl Run<'_> {
 
     /// Writes the last checkpoint and `final/`, reads that back and compares its logits with the trained model's.
     pub(super) fn finish(&mut self, bus: &Bus) -> Result<Option<Verify>> {
+        self.learner.finish();
         let files = self.files()?;
         if files.is_empty() {
             return Ok(None);
@@ -54,6 +68,21 @@ impl Run<'_> {
         Ok(Some(Verify { max_abs_logit_diff: differences.fold(0.0, largest) }))
     }
 
+    /// Size of each module's low-rank update.
+    pub(super) fn norms(&self) -> Result<Event> {
+        let mut norms = Vec::new();
+        if let Some(spec) = self.job.recipe.adapter.spec() {
+            let (saved_as, values) = spec.export(self.learner.export(), &self.job.selected)?;
+            let sites = saved_as.select(&Module::list(&self.job.opened.config), Origin::AdapterFile)?;
+            let spec = saved_as.spec().unwrap_or(spec);
+            for site in sites.iter().filter(|site| site.rank > 0) {
+                let update_norm = update_norm(&spec.update(site, &values)?);
+                norms.push(ModuleNorm { name: site.path.clone(), update_norm });
+            }
+        }
+        Ok(Event::Norms { step: self.state.step, modules: norms })
+    }
+
     pub(super) fn write_info(&mut self, status: Status) -> Result<()> {
         self.info.status = status.into();
         self.info.steps = self.state.step;
@@ -73,27 +102,17 @@ fn start(sequence: &Sequence) -> Sequence {
     }
 }
 
-/// Size of each module's weight update.
-pub(super) fn norms(step: usize, learner: &dyn Learner) -> Event {
-    let values = learner.export();
-    let norm = |module: &Selected| {
-        let part = |name: &str| values.get(&format!("{}.{name}", module.path));
-        let update_norm = update_norm(part("lora_A")?, part("lora_B")?) * module.scaling;
-        Some(ModuleNorm { name: module.path.clone(), update_norm })
-    };
-    Event::Norms { step, modules: learner.adapted().iter().filter_map(norm).collect() }
-}
-
-/// Frobenius norm of B·A from the two r × r Gram matrices: ‖BA‖² = Σ (AAᵀ ⊙ BᵀB).
-fn update_norm(a: &HostTensor, b: &HostTensor) -> f64 {
-    let (r, cols) = (a.shape[0], a.shape[1]);
-    let row = |i: usize| &a.values[i * cols..(i + 1) * cols];
+/// Frobenius norm of `scaling · left · right` from the two r × r Gram matrices: ‖BA‖² = Σ (AAᵀ ⊙ BᵀB).
+fn update_norm(update: &Update) -> f64 {
+    let (r, cols) = (update.rank, update.cols);
+    let row = |i: usize| &update.right[i * cols..(i + 1) * cols];
     let gram = |i: usize, j: usize| -> f64 {
-        let of_a: f64 = row(i).iter().zip(row(j)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
-        let of_b: f64 = b.values.chunks_exact(r).map(|row| f64::from(row[i]) * f64::from(row[j])).sum();
-        of_a * of_b
+        let right: f64 = row(i).iter().zip(row(j)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+        let left: f64 = update.left.chunks_exact(r).map(|row| f64::from(row[i]) * f64::from(row[j])).sum();
+        left * right
     };
-    (0..r).flat_map(|i| (0..r).map(move |j| (i, j))).map(|(i, j)| gram(i, j)).sum::<f64>().max(0.0).sqrt()
+    let square = (0..r).flat_map(|i| (0..r).map(move |j| (i, j))).map(|(i, j)| gram(i, j)).sum::<f64>();
+    square.max(0.0).sqrt() * f64::from(update.scaling.abs())
 }
 
 #[cfg(test)]
@@ -102,11 +121,11 @@ mod tests {
 
     #[test]
     fn update_norm_is_the_norm_of_the_product() {
-        let tensor = |shape: [usize; 2], values: &[f32]| HostTensor { shape: shape.to_vec(), values: values.to_vec() };
-        let a = tensor([2, 3], &[1.0, 2.0, 0.0, -1.0, 0.5, 3.0]);
-        let b = tensor([2, 2], &[2.0, 1.0, 0.0, -1.0]);
-        // B·A = [[1, 4.5, 3], [1, -0.5, -3]]
-        let expected = (1.0f64 + 20.25 + 9.0 + 1.0 + 0.25 + 9.0).sqrt();
-        assert!((update_norm(&a, &b) - expected).abs() < 1e-9);
+        let left = vec![2.0, 1.0, 0.0, -1.0];
+        let right = vec![1.0, 2.0, 0.0, -1.0, 0.5, 3.0];
+        let update = Update { left, right, rank: 2, cols: 3, scaling: -2.0, magnitude: None };
+        // left · right = [[1, 4.5, 3], [1, -0.5, -3]]
+        let expected = 2.0 * (1.0f64 + 20.25 + 9.0 + 1.0 + 0.25 + 9.0).sqrt();
+        assert!((update_norm(&update) - expected).abs() < 1e-9);
     }
 }

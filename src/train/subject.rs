@@ -43,7 +43,7 @@ impl Subject {
                 return Ok(Self { opened, adapter: None, recipe: Some(recipe), recipe_file });
             }
             let base = base.map_or_else(|| recipe.model.path.clone(), |base| base.display().to_string());
-            let adapter = matches!(recipe.adapter, AdapterConfig::Lora(_)).then_some(last);
+            let adapter = recipe.adapter.spec().map(|_| last);
             return Ok(Self { opened: models::open(&base, here)?, adapter, recipe: Some(recipe), recipe_file });
         }
         if path.join(peft::CONFIG_FILE).exists() {

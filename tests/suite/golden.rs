@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use lowrank::adapters::{AdapterConfig, NoneConfig, Origin};
+use lowrank::adapters::AdapterConfig;
 use lowrank::data::{Batch, IGNORE};
 use lowrank::models::{self, Opened};
-use lowrank::recipe::{AdamW, BaseDtype};
+use lowrank::recipe::{BaseDtype, Optim};
 use lowrank::runtime::{AdapterSpec, Base, BaseSpec, Learner, Runtime};
 use safetensors::SafeTensors;
 
@@ -84,13 +84,12 @@ pub fn load(runtime: &dyn Runtime, opened: &Opened, dtype: BaseDtype) -> Box<dyn
     runtime.load(0, &spec).unwrap()
 }
 
-pub fn attach(base: &dyn Base, adapter: &AdapterConfig, lr_seed: u64) -> Box<dyn Learner> {
-    let optimizer = AdamW { weight_decay: 0.0, ..AdamW::default() };
-    base.attach(&AdapterSpec { adapter, origin: Origin::Recipe, optimizer: &optimizer, seed: lr_seed }).unwrap()
+pub fn attach(base: &dyn Base, adapter: &AdapterConfig, seed: u64) -> Box<dyn Learner> {
+    base.attach(&AdapterSpec::fresh(adapter, &Optim::default(), seed)).unwrap()
 }
 
 pub fn plain(runtime: &dyn Runtime, name: &str) -> Box<dyn Learner> {
-    attach(load(runtime, &open(name), BaseDtype::F32).as_ref(), &AdapterConfig::None(NoneConfig {}), 0)
+    attach(load(runtime, &open(name), BaseDtype::F32).as_ref(), &AdapterConfig::none(), 0)
 }
 
 /// Largest absolute difference.

@@ -1,6 +1,6 @@
 //! Forward passes against transformers and PEFT.
 
-use lowrank::adapters::{AdapterConfig, NoneConfig};
+use lowrank::adapters::AdapterConfig;
 use lowrank::data::Batch;
 use lowrank::models::ModelConfig;
 use lowrank::recipe::BaseDtype;
@@ -34,7 +34,7 @@ pub fn rope_scaling(runtime: &dyn Runtime) {
         let spec =
             lowrank::runtime::BaseSpec { config: &config, weights: opened.weights.as_ref(), dtype: BaseDtype::F32 };
         let base = runtime.load(0, &spec).unwrap();
-        let learner = attach(base.as_ref(), &AdapterConfig::None(NoneConfig {}), 0);
+        let learner = attach(base.as_ref(), &AdapterConfig::none(), 0);
         let logits = learner.logits(&golden.batch("input_ids", "labels")).unwrap();
         assert_close(&logits, &extra.f32(&format!("rope_{kind}.logits")), TOLERANCE, kind);
     }
@@ -125,7 +125,7 @@ pub fn first_gradients(runtime: &dyn Runtime) {
 
 pub fn bf16_base_is_close(runtime: &dyn Runtime) {
     let (opened, golden) = (open("llama"), fixtures("llama"));
-    let none = AdapterConfig::None(NoneConfig {});
+    let none = AdapterConfig::none();
     let batch: Batch = golden.batch("input_ids", "labels");
     let (f32, bf16) = (load(runtime, &opened, BaseDtype::F32), load(runtime, &opened, BaseDtype::Bf16));
     assert!(bf16.bytes() < f32.bytes() * 51 / 100, "{} of {}", bf16.bytes(), f32.bytes());

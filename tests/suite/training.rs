@@ -1,6 +1,6 @@
 //! Training steps against PEFT and against themselves.
 
-use lowrank::adapters::{AdapterConfig, FullConfig, LoraConfig};
+use lowrank::adapters::{AdapterConfig, LoraConfig};
 use lowrank::data::Batch;
 use lowrank::recipe::BaseDtype;
 use lowrank::runtime::{DropoutKey, Learner, Micro, Runtime};
@@ -73,7 +73,7 @@ pub fn checkpointed_gradients_equal_plain_ones(runtime: &dyn Runtime) {
     // Every weight, with a head of its own and with a tied one.
     for model in ["llama", "qwen2"] {
         let base = load(runtime, &open(model), BaseDtype::F32);
-        let full = || attach(base.as_ref(), &AdapterConfig::Full(FullConfig {}), 0);
+        let full = || attach(base.as_ref(), &AdapterConfig::full(), 0);
         compare(&full, &fixtures(model).train_batch(0));
     }
 }
@@ -83,7 +83,7 @@ pub fn full_fine_tuning_equals_transformers(runtime: &dyn Runtime) {
         let trace: serde_json::Value =
             serde_json::from_slice(&std::fs::read(e2e(model).join("trace.json")).unwrap()).unwrap();
         let base = load(runtime, &open(model), BaseDtype::F32);
-        let (mut learner, golden) = (attach(base.as_ref(), &AdapterConfig::Full(FullConfig {}), 0), fixtures(model));
+        let (mut learner, golden) = (attach(base.as_ref(), &AdapterConfig::full(), 0), fixtures(model));
         for (k, expected) in trace["full_finetune_trace"].as_array().unwrap().iter().enumerate() {
             let loss = backward(learner.as_mut(), &golden.train_batch(k));
             learner.step(1e-3, 1.0);
@@ -117,7 +117,7 @@ pub fn only_the_adapter_moves(runtime: &dyn Runtime) {
     let base = load(runtime, &opened, BaseDtype::F32);
     let mut learner = attach(base.as_ref(), &AdapterConfig::Lora(LoraConfig::default()), 3);
     // B starts at zero: the adapter adds exactly nothing, and A has no gradient yet.
-    let untouched = attach(base.as_ref(), &AdapterConfig::None(lowrank::adapters::NoneConfig {}), 0);
+    let untouched = attach(base.as_ref(), &AdapterConfig::none(), 0);
     assert_eq!(learner.logits(&batch).unwrap(), untouched.logits(&batch).unwrap());
     backward(learner.as_mut(), &golden.train_batch(0));
     let (gradients, trainable) = (learner.gradients(), learner.trainable());
@@ -181,10 +181,10 @@ pub fn moments_survive_a_round_trip(runtime: &dyn Runtime) {
         let mut learner = fresh(runtime, LoraConfig::default());
         for k in 0..4 {
             if break_at == Some(k) {
-                let (values, moments) = (learner.export(), learner.moments());
+                let (values, moments) = (learner.export(), learner.state());
                 learner = fresh(runtime, LoraConfig::default());
                 learner.import(&values).unwrap();
-                learner.set_moments(&moments).unwrap();
+                learner.set_state(&moments, k).unwrap();
             }
             backward(learner.as_mut(), &golden.train_batch(k));
             learner.step(1e-2, 0.7);

@@ -10,7 +10,8 @@ use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
-use crate::{FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
+use crate::term::{self, Wanted};
+use crate::{Factors, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
 
 #[derive(Debug)]
 struct FrozenMatmul;
@@ -23,6 +24,41 @@ impl<B: LowRankBackend> Backward<B, 1> for FrozenMatmul {
         let (weight, side) = ops.state;
         if let [Some(x)] = ops.parents {
             grads.register::<B>(x.id, B::frozen_matmul(grad, weight, side.flipped()));
+        }
+    }
+}
+
+/// `down · x`, and x where `down` trains.
+#[derive(Clone, Debug)]
+struct Kept<B: LowRankBackend> {
+    h: FloatTensor<B>,
+    x: Option<FloatTensor<B>>,
+    factors: Factors<B>,
+}
+
+#[derive(Debug)]
+struct LowRankTerm;
+
+impl<B: LowRankBackend> Backward<B, 5> for LowRankTerm {
+    type State = Kept<B>;
+
+    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let Kept { h, x, factors } = ops.state;
+        let [px, pdown, pmid, pup, ppost] = ops.parents;
+        let wanted = Wanted {
+            x: px.is_some(),
+            down: pdown.is_some(),
+            mid: pmid.is_some(),
+            up: pup.is_some(),
+            post: ppost.is_some(),
+        };
+        let found = term::gradients::<B>(grad, term::wrap(h), x, &factors, wanted);
+        let parts = [(px, found.x), (pdown, found.down), (pmid, found.mid), (pup, found.up), (ppost, found.post)];
+        for (parent, grad) in parts {
+            if let (Some(parent), Some(grad)) = (parent, grad) {
+                grads.register::<B>(parent.id, grad);
+            }
         }
     }
 }
@@ -123,6 +159,39 @@ impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C>
             OpsKind::UnTracked(prep) => prep.finish(loss),
         };
         (loss, Self::from_inner(grad))
+    }
+
+    fn low_rank(x: FloatTensor<Self>, factors: Factors<Self>) -> FloatTensor<Self> {
+        // A factor that is absent stands for a constant, so any node that is not tracked will do.
+        let absent = || Self::from_inner(x.primitive.clone()).node;
+        let (mid, post) = (factors.mid.as_ref(), factors.post.as_ref());
+        let nodes = [
+            x.node.clone(),
+            factors.down.node.clone(),
+            mid.map_or_else(absent, |mid| mid.node.clone()),
+            factors.up.node.clone(),
+            post.map_or_else(absent, |post| post.node.clone()),
+        ];
+        let down_trains = !factors.down.node.requirement.is_none();
+        let factors = Factors {
+            down: factors.down.primitive,
+            mid: factors.mid.map(|mid| mid.primitive),
+            up: factors.up.primitive,
+            post: factors.post.map(|post| post.primitive),
+            scale: factors.scale,
+        };
+        let h = term::project::<B>(x.primitive.clone(), &factors);
+        let y = term::expand::<B>(h.clone(), &factors).into_primitive().tensor();
+        match LowRankTerm.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let h = h.into_primitive().tensor();
+                term::retain::<B>(&h);
+                let x = down_trains.then_some(x.primitive);
+                x.iter().for_each(|x| term::retain::<B>(x));
+                prep.finish(Kept { h, x, factors }, y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
     }
 
     fn fused_attention() -> Option<FusedAttention<Self>> {

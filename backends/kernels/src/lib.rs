@@ -28,6 +28,7 @@ mod matrix;
 mod ndarray;
 mod ops;
 pub mod splitmix;
+mod term;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -37,6 +38,7 @@ pub use attention::{
 pub use dropout::{DropoutKey, path_hash};
 pub use frozen::{FrozenWeight, Side};
 pub use ops::{cross_entropy, dropout_mask, frozen_matmul, frozen_rows};
+pub use term::{Factors, LowRank, TermGrads, Wanted, low_rank, take_retained_bytes};
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{Device, FloatTensor, IntTensor};
@@ -77,6 +79,12 @@ pub trait LowRankBackend: Backend {
         let minus_one = Tensor::ones(targets.dims(), &log_p.device()).neg();
         let grad = log_p.exp().scatter(1, targets, minus_one, burn::tensor::IndexingUpdateOp::Add);
         (loss.into_primitive().tensor(), grad.into_primitive().tensor())
+    }
+
+    /// A low-rank term `scale · post ⊙ up(mid ⊙ down(x))` of `x [n, in]`, `[n, out]`. Between forward and backward
+    /// `down(x) [n, r]` is kept, and `x` only where `down` trains.
+    fn low_rank(x: FloatTensor<Self>, factors: Factors<Self>) -> FloatTensor<Self> {
+        term::expand::<Self>(term::project::<Self>(x, &factors), &factors).into_primitive().tensor()
     }
 
     /// Kernels of causal attention, where the backend has them; elsewhere plain operations do it.

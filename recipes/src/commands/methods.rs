@@ -1,7 +1,7 @@
 //! `lowrank methods`: what can train, and with which options.
 
 use clap::Subcommand;
-use lowrank::adapters::{METHODS, Method};
+use lowrank::adapters::{METHODS, Row};
 use lowrank::events::Format;
 use lowrank::recipe::{nearest, schema_of};
 use lowrank::{Error, Result};
@@ -12,8 +12,8 @@ use super::schema::explain;
 use crate::args::Output;
 
 /// What a recipe may name in place of a method.
-const WITHOUT_ADAPTER: [Method; 2] = [
-    Method {
+const WITHOUT_ADAPTER: [Row; 2] = [
+    Row {
         name: "full",
         summary: "Every weight trains, in a dense copy of its own",
         equation: "y = W x",
@@ -21,7 +21,7 @@ const WITHOUT_ADAPTER: [Method; 2] = [
         parameters: "all",
         paper: "-",
     },
-    Method {
+    Row {
         name: "none",
         summary: "Nothing trains: evaluate the base",
         equation: "y = W x",
@@ -60,11 +60,11 @@ impl Methods {
     }
 }
 
-fn all() -> impl Iterator<Item = &'static Method> {
+fn all() -> impl Iterator<Item = &'static Row> {
     METHODS.iter().chain(&WITHOUT_ADAPTER)
 }
 
-fn find(name: &str) -> Result<&'static Method> {
+fn find(name: &str) -> Result<&'static Row> {
     all().find(|method| method.name == name).ok_or_else(|| {
         let error = Error::input(format!("no method `{name}`"));
         let names: Vec<&str> = all().map(|method| method.name).collect();
@@ -81,8 +81,8 @@ fn list() -> String {
     table.render()
 }
 
-fn show(method: &Method) -> Result<String> {
-    let Method { name, summary, equation, trains, parameters, paper } = method;
+fn show(method: &Row) -> Result<String> {
+    let Row { name, summary, equation, trains, parameters, paper } = method;
     let options = explain(&format!("[adapter.{name}]"), &schema_of(&format!("adapter.{name}"))?, 0);
     Ok(format!(
         "{name}: {summary}\n\n  {equation}\n\ntrains      {trains}\nparameters  {parameters}\npaper       {paper}\n\n{options}"

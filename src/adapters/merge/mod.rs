@@ -53,7 +53,7 @@ pub fn merge(
 ) -> Result<MergeReport> {
     refuse_occupied(base, out)?;
     let (peft, tensors) = adapter;
-    let plan = output::plan(base, config, &Module::list(config), &peft.lora, tensors)?;
+    let plan = output::plan(base, config, &Module::list(config), &peft.adapter, tensors)?;
     publish(base, config, &plan, dtype, out, progress)
 }
 
@@ -107,12 +107,24 @@ fn write(base: &dyn WeightSource, output: &Output, writer: &mut Writer) -> Resul
     let Some(update) = &output.update else { return writer.write(&output.name, &values) };
     let (rank, cols) = (update.rank, update.cols);
     let mut rounding = 0f32;
-    for (rows, left) in values.chunks_mut(ROWS * cols).zip(update.left.chunks(ROWS * rank)) {
+    for (chunk, (rows, left)) in values.chunks_mut(ROWS * cols).zip(update.left.chunks(ROWS * rank)).enumerate() {
         let product = matmul(left, [left.len() / rank, rank], &update.right, [rank, cols]);
         rows.iter_mut().zip(product).for_each(|(value, product)| *value += update.scaling * product);
+        if let Some(lengths) = &update.magnitude {
+            let done = chunk * ROWS;
+            rows.chunks_exact_mut(cols).zip(&lengths[done..]).for_each(|(row, length)| rescale(row, *length));
+        }
         rounding = rounding.max(writer.write(&output.name, rows)?);
     }
     Ok(rounding)
+}
+
+/// Brings a row to `length`; a row of zeros stays.
+fn rescale(row: &mut [f32], length: f32) {
+    let norm = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+    if norm > 0.0 {
+        row.iter_mut().for_each(|value| *value = (f64::from(*value) * f64::from(length) / norm) as f32);
+    }
 }
 
 fn refuse_occupied(base: &dyn WeightSource, out: &Path) -> Result<()> {

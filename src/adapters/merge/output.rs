@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use crate::adapters::peft::{AdapterTensors, Part, Slot};
-use crate::adapters::{LoraConfig, Module, ModuleKind, Origin, Selected, select};
+use crate::adapters::{AdapterConfig, Module, ModuleKind, Origin, Selected, Spec, Update};
 use crate::models::{ModelConfig, WeightSource};
-use crate::tensors::HostTensor;
+use crate::tensors::{HostTensor, HostTensors};
 use crate::{Error, Result};
 
 pub(super) struct Plan<'a> {
@@ -28,15 +28,6 @@ pub(super) enum Values<'a> {
     Adapter(&'a HostTensor),
 }
 
-/// scaling · left `[rows, rank]` · right `[rank, cols]`
-pub(super) struct Update {
-    pub left: Vec<f32>,
-    pub right: Vec<f32>,
-    pub rank: usize,
-    pub cols: usize,
-    pub scaling: f32,
-}
-
 impl Output<'_> {
     pub fn is_changed(&self) -> bool {
         self.update.is_some() || matches!(self.values, Values::Adapter(_))
@@ -48,11 +39,14 @@ pub(super) fn plan<'a>(
     base: &dyn WeightSource,
     config: &ModelConfig,
     modules: &[Module],
-    lora: &LoraConfig,
+    adapter: &AdapterConfig,
     tensors: &'a AdapterTensors,
 ) -> Result<Plan<'a>> {
-    let adapted = select(modules, lora, Origin::AdapterFile)?;
-    let mut planner = Planner { base, tensors, adapted: &adapted, used: HashSet::new() };
+    let adapted = adapter.select(modules, Origin::AdapterFile)?;
+    let spec = adapter.spec().ok_or_else(|| Error::input(format!("nothing to merge: `{}`", adapter.name())))?;
+    let mut planner =
+        Planner { base, tensors, adapted: &adapted, spec, common: HostTensors::new(), used: HashSet::new() };
+    planner.take_common()?;
     let path = |wanted| modules.iter().find(|module| module.kind == wanted).map(|module| module.path.as_str());
     let head = path(ModuleKind::Head).filter(|_| config.tie_word_embeddings);
     let embedding = path(ModuleKind::Embedding);
@@ -88,6 +82,9 @@ struct Planner<'a, 'b> {
     base: &'b dyn WeightSource,
     tensors: &'a AdapterTensors,
     adapted: &'b [Selected],
+    spec: &'b dyn Spec,
+    /// What the modules share.
+    common: HostTensors,
     /// Tensors of the adapter that have found their place.
     used: HashSet<String>,
 }
@@ -104,7 +101,7 @@ impl<'a> Planner<'a, '_> {
         };
         let replacement = parts.iter().find_map(|part| self.take(path, *part));
         let values = replacement.map_or_else(|| Values::Base(source.to_string()), Values::Adapter);
-        let adapter = self.adapted.iter().find(|adapter| adapter.path == path && name.ends_with(".weight"));
+        let adapter = self.adapted.iter().find(|site| site.path == path && site.rank > 0 && name.ends_with(".weight"));
         let update = adapter.map(|adapter| self.update(adapter)).transpose()?;
         let rows_and_cols = adapter.map(|adapter| vec![adapter.rows, adapter.cols]);
         let expected =
@@ -116,18 +113,28 @@ impl<'a> Planner<'a, '_> {
         Ok(Output { name: name.to_string(), shape, values, update })
     }
 
-    fn update(&mut self, adapter: &Selected) -> Result<Update> {
-        let Selected { path, kind, rank, cols, scaling, .. } = adapter;
-        let embedding = *kind == ModuleKind::Embedding;
-        let parts = if embedding { [Part::EmbeddingA, Part::EmbeddingB] } else { [Part::LoraA, Part::LoraB] };
-        let mut factor = |part| {
-            let key = Slot::new(path, part).key();
-            self.take(path, part).ok_or_else(|| Error::from(Error::input("missing from the adapter").tensor(key)))
-        };
-        let (a, b) = (factor(parts[0])?, factor(parts[1])?);
-        let (left, right) =
-            if embedding { (transposed(a), transposed(b)) } else { (b.values.clone(), a.values.clone()) };
-        Ok(Update { left, right, rank: *rank, cols: *cols, scaling: *scaling as f32 })
+    fn update(&mut self, site: &Selected) -> Result<Update> {
+        let mut values = self.common.clone();
+        for (part, _) in self.spec.parts(site) {
+            self.put(Slot::new(&site.path, part), &mut values)?;
+        }
+        self.spec.update(site, &values)
+    }
+
+    fn take_common(&mut self) -> Result<()> {
+        let mut values = HostTensors::new();
+        for (part, _) in self.spec.common_parts(self.adapted) {
+            self.put(Slot::common(part), &mut values)?;
+        }
+        self.common = values;
+        Ok(())
+    }
+
+    fn put(&mut self, slot: Slot, into: &mut HostTensors) -> Result<()> {
+        let found = self.take(&slot.path, slot.part);
+        let found = found.ok_or_else(|| Error::from(Error::input("missing from the adapter").tensor(slot.key())))?;
+        into.extend(slot.parameter().map(|path| (path, found.clone())));
+        Ok(())
     }
 
     fn take(&mut self, path: &str, part: Part) -> Option<&'a HostTensor> {
@@ -136,10 +143,4 @@ impl<'a> Planner<'a, '_> {
         self.used.insert(key);
         Some(tensor)
     }
-}
-
-/// Values of a matrix, columns first.
-fn transposed(matrix: &HostTensor) -> Vec<f32> {
-    let cols = matrix.shape.last().copied().unwrap_or(0);
-    (0..cols).flat_map(|col| matrix.values.iter().skip(col).step_by(cols)).copied().collect()
 }

@@ -2,7 +2,7 @@
 
 use super::file::AdapterTensors;
 use super::slot::{Part, Slot};
-use crate::adapters::{LoraConfig, Module, ModuleKind, Origin, Selected, saved, select};
+use crate::adapters::{AdapterConfig, Module, ModuleKind, Origin, Selected, saved};
 use crate::error::InputError;
 use crate::tensors::HostTensor;
 use crate::{Error, Result};
@@ -12,26 +12,28 @@ const LISTED: usize = 10;
 
 /// Every tensor must belong to a module the configuration adapts (or saves whole), have the shape
 /// that module gives it, and none may be missing.
-pub(super) fn tensors(tensors: &AdapterTensors, config: &LoraConfig, modules: &[Module]) -> Result<()> {
-    let adapted = select(modules, config, Origin::AdapterFile)?;
-    let saved = saved(modules, config, Origin::AdapterFile)?;
+pub(super) fn tensors(tensors: &AdapterTensors, config: &AdapterConfig, modules: &[Module]) -> Result<()> {
+    let adapted = config.select(modules, Origin::AdapterFile)?;
+    let saved = saved(modules, &config.shared().unwrap_or_default(), Origin::AdapterFile)?;
+    let own = adapter_tensors(config, &adapted);
     let mut foreign = Vec::new();
     for (name, tensor) in tensors {
-        let known = Slot::parse(name).and_then(|slot| {
+        let shape = own.iter().find(|(key, _)| key == name).map(|(_, shape)| shape.clone()).or_else(|| {
+            let slot = Slot::parse(name)?;
             let module = modules.iter().find(|module| module.path == slot.path)?;
-            let adapter = adapted.iter().find(|adapter| adapter.path == slot.path);
-            shape(slot.part, module, adapter, &saved)
+            base_shape(slot.part, module, adapted.iter().any(|adapter| adapter.path == slot.path), &saved)
         });
-        match known {
+        match shape {
             Some(expected) => same_shape(name, tensor, &expected)?,
             None => foreign.push(name.as_str()),
         }
     }
+    let mut expected: Vec<String> = own.into_iter().map(|(key, _)| key).collect();
     if foreign.len() == tensors.len() {
         let what = "no tensor of the adapter belongs to a module it adapts in this model";
-        return Err(Error::input(what).found(list(&foreign)).expected(list(&expected_names(&adapted, &[]))).into());
+        return Err(Error::input(what).found(list(&foreign)).expected(list(&expected)).into());
     }
-    let expected = expected_names(&adapted, &saved);
+    expected.extend(saved.iter().map(|module| Slot::new(&module.path, Part::Weight).key()));
     let missing: Vec<_> = expected.iter().filter(|name| !tensors.contains_key(*name)).collect();
     let mut problems = Vec::new();
     if !foreign.is_empty() {
@@ -44,19 +46,25 @@ pub(super) fn tensors(tensors: &AdapterTensors, config: &LoraConfig, modules: &[
     if problems.is_empty() { Ok(()) } else { Err(Error::Inputs(problems)) }
 }
 
-/// The shape a tensor must have, or `None` if the configuration has no place for it.
-fn shape(part: Part, module: &Module, adapter: Option<&Selected>, saved: &[&Module]) -> Option<Vec<usize>> {
+/// Names and shapes of the tensors of the method itself.
+fn adapter_tensors(config: &AdapterConfig, adapted: &[Selected]) -> Vec<(String, Vec<usize>)> {
+    let Some(spec) = config.spec() else { return Vec::new() };
+    let common = spec.common_parts(adapted).into_iter().map(|(part, shape)| (Slot::common(part).key(), shape));
+    let own = |site: &Selected| {
+        let path = site.path.clone();
+        spec.parts(site).into_iter().map(move |(part, shape)| (Slot::new(&path, part).key(), shape))
+    };
+    common.chain(adapted.iter().filter(|site| site.rank > 0).flat_map(own)).collect()
+}
+
+/// The shape that a tensor of the base must have, or `None` if the configuration has no place for it.
+fn base_shape(part: Part, module: &Module, adapted: bool, saved: &[&Module]) -> Option<Vec<usize>> {
     let Module { kind, rows, cols, .. } = *module;
-    let embedding = kind == ModuleKind::Embedding;
-    match (part, adapter) {
-        (Part::LoraA, Some(adapter)) if !embedding => Some(vec![adapter.rank, cols]),
-        (Part::LoraB, Some(adapter)) if !embedding => Some(vec![rows, adapter.rank]),
-        (Part::EmbeddingA, Some(adapter)) if embedding => Some(vec![adapter.rank, rows]),
-        (Part::EmbeddingB, Some(adapter)) if embedding => Some(vec![cols, adapter.rank]),
-        (Part::BaseLayerWeight, Some(_)) => Some(vec![rows, cols]),
-        (Part::BaseLayerBias, Some(_)) | (Part::Bias, None) => Some(vec![rows]),
+    match (part, adapted) {
+        (Part::BaseLayerWeight, true) => Some(vec![rows, cols]),
+        (Part::BaseLayerBias, true) | (Part::Bias, false) => Some(vec![rows]),
         // PEFT also saves embeddings and heads that nobody adapted, when the vocabulary was resized.
-        (Part::Weight, None) if kind != ModuleKind::Linear || saved.contains(&module) => Some(vec![rows, cols]),
+        (Part::Weight, false) if kind != ModuleKind::Linear || saved.contains(&module) => Some(vec![rows, cols]),
         _ => None,
     }
 }
@@ -72,17 +80,6 @@ fn same_shape(name: &str, tensor: &HostTensor, expected: &[usize]) -> Result<()>
     Err(problem.hint("either `r` or `rank_pattern` is wrong, or the adapter belongs to another model").into())
 }
 
-fn expected_names(adapted: &[Selected], saved: &[&Module]) -> Vec<String> {
-    let adapters = adapted.iter().flat_map(|module| {
-        let parts = match module.kind {
-            ModuleKind::Embedding => [Part::EmbeddingA, Part::EmbeddingB],
-            ModuleKind::Linear | ModuleKind::Head => [Part::LoraA, Part::LoraB],
-        };
-        parts.map(|part| Slot::new(&module.path, part).key())
-    });
-    adapters.chain(saved.iter().map(|module| Slot::new(&module.path, Part::Weight).key())).collect()
-}
-
 fn list(names: &[impl AsRef<str>]) -> String {
     let shown: Vec<_> = names.iter().take(LISTED).map(AsRef::as_ref).collect();
     let more = names.len().saturating_sub(LISTED);
@@ -92,22 +89,21 @@ fn list(names: &[impl AsRef<str>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapters::Targets;
     use crate::adapters::modules::tiny;
+    use crate::adapters::{LoraConfig, Targets};
 
     fn modules() -> Vec<Module> {
         Module::list(&tiny::llama())
     }
 
-    fn config() -> LoraConfig {
-        LoraConfig { rank: 4, targets: Targets::Names(vec!["q_proj".into()]), ..LoraConfig::default() }
+    fn config() -> AdapterConfig {
+        LoraConfig { rank: 4, targets: Targets::Names(vec!["q_proj".into()]), ..LoraConfig::default() }.into()
     }
 
     fn adapter() -> AdapterTensors {
-        let adapted = select(&modules(), &config(), Origin::AdapterFile).unwrap();
-        let shapes = [[4, 96], [96, 4]].into_iter().cycle();
-        let names = expected_names(&adapted, &[]).into_iter().zip(shapes);
-        names.map(|(name, shape)| (name, HostTensor { shape: shape.into(), values: vec![0.0; 384] })).collect()
+        let adapted = config().select(&modules(), Origin::AdapterFile).unwrap();
+        let tensors = adapter_tensors(&config(), &adapted).into_iter();
+        tensors.map(|(name, shape)| (name, HostTensor { shape, values: vec![0.0; 384] })).collect()
     }
 
     fn refusal(change: impl FnOnce(&mut AdapterTensors)) -> String {

@@ -1,4 +1,4 @@
-//! `adapter_config.json` of a LoRA adapter, as PEFT 0.21 reads and writes it.
+//! `adapter_config.json`, as PEFT 0.21 reads and writes it.
 //!
 //! A key that changes what the adapter computes, and that we do not compute, is an error naming
 //! it. A key that only steered training or says where the file came from is passed over. Unknown
@@ -9,15 +9,14 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::fields::{self, Fields, brief, is_active, printable};
-use crate::adapters::{BiasMode, LoraConfig, LoraInit, MAX_RANK, Module, Targets, linear_paths};
+use super::fields::{Fields, brief, is_active, printable};
+use super::form;
+use crate::adapters::{AdapterConfig, Module};
 use crate::error::InputError;
 use crate::{Error, Result};
 
 /// Largest `adapter_config.json` that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
-/// The PEFT version whose format is written.
-const PEFT_VERSION: &str = "0.21.2";
 
 /// Keys that would change the result, and what they ask for.
 const UNSUPPORTED: [(&str, &str); 15] = [
@@ -56,7 +55,7 @@ const INERT: [&str; 11] = [
 /// What an adapter file says of itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeftConfig {
-    pub lora: LoraConfig,
+    pub adapter: AdapterConfig,
     /// Only shown, never opened; free of control characters.
     pub base_model_name_or_path: String,
     pub task_type: Option<String>,
@@ -66,9 +65,10 @@ pub struct PeftConfig {
 
 impl PeftConfig {
     /// A causal language model's adapter over `base`.
-    pub fn new(lora: LoraConfig, base: impl Into<String>) -> Self {
+    pub fn new(adapter: impl Into<AdapterConfig>, base: impl Into<String>) -> Self {
         let task_type = Some("CAUSAL_LM".into());
-        Self { lora, base_model_name_or_path: base.into(), task_type, warnings: Vec::new() }
+        let adapter = adapter.into();
+        Self { adapter, base_model_name_or_path: base.into(), task_type, warnings: Vec::new() }
     }
 
     /// Reads a file of at most 1 MiB. Errors name the file and the key.
@@ -92,13 +92,7 @@ impl PeftConfig {
     /// `model_type` decides the targets where the file leaves them to PEFT.
     pub fn parse(text: &str, model_type: &str) -> Result<Self, InputError> {
         let mut fields = Fields::parse(text)?;
-        let peft_type = fields.take("peft_type").unwrap_or_default();
-        if peft_type != "LORA" {
-            return Err(InputError::new("not a LoRA adapter")
-                .key("peft_type")
-                .found(brief(&peft_type))
-                .expected("LORA"));
-        }
+        let form = form::find(&fields.take("peft_type").unwrap_or_default())?;
         for (key, what) in UNSUPPORTED {
             if let Some(value) = fields.take(key).filter(is_active) {
                 return Err(InputError::new(format!("asks for {what}, which this program does not have"))
@@ -107,142 +101,23 @@ impl PeftConfig {
             }
         }
         let mut warnings = Vec::new();
-        let lora = lora(&mut fields, model_type, &mut warnings)?;
+        let scope = form::scope(&mut fields, model_type)?;
+        let adapter = (form.read)(&mut fields, scope, &mut warnings)?;
         let base_model_name_or_path = fields.string("base_model_name_or_path")?.unwrap_or_default();
         let task_type = fields.string("task_type")?;
         INERT.iter().for_each(|key| drop(fields.take(key)));
         warnings.extend(unknown(fields.rest())?);
         let base_model_name_or_path = printable(&base_model_name_or_path, 1024);
-        Ok(Self { lora, base_model_name_or_path, task_type, warnings })
+        Ok(Self { adapter, base_model_name_or_path, task_type, warnings })
     }
 
     /// The file's object; `all-linear` is spelled out as the paths it stands for, as PEFT does.
     pub fn to_json(&self, modules: &[Module]) -> Value {
-        let lora = &self.lora;
-        let targets = if lora.targets.is_all_linear() { json!(linear_paths(modules)) } else { json!(lora.targets) };
-        let or_null = |empty: bool, value: Value| if empty { Value::Null } else { value };
-        json!({
-            "alpha_pattern": lora.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), whole(*alpha))).collect::<Map<_, _>>(),
-            "auto_mapping": null,
-            "base_model_name_or_path": self.base_model_name_or_path,
-            "bias": lora.bias,
-            "exclude_modules": or_null(lora.exclude == Targets::Names(Vec::new()), json!(lora.exclude)),
-            "fan_in_fan_out": false,
-            "inference_mode": true,
-            "init_lora_weights": match lora.init {
-                LoraInit::Default => json!(true),
-                LoraInit::Gaussian | LoraInit::Orthogonal => json!(lora.init),
-            },
-            "layers_pattern": or_null(lora.layers_pattern.is_empty(), json!(lora.layers_pattern)),
-            "layers_to_transform": or_null(lora.layers.is_empty(), json!(lora.layers)),
-            "lora_alpha": whole(lora.alpha),
-            "lora_bias": false,
-            "lora_dropout": lora.dropout,
-            "modules_to_save": or_null(lora.modules_to_save.is_empty(), json!(lora.modules_to_save)),
-            "peft_type": "LORA",
-            "peft_version": PEFT_VERSION,
-            "r": lora.rank,
-            "rank_pattern": lora.rank_pattern,
-            "revision": null,
-            "target_modules": targets,
-            "task_type": self.task_type,
-            "use_dora": false,
-            "use_rslora": lora.rslora,
-        })
+        let mut object = form::write(&self.adapter, modules);
+        object.insert("base_model_name_or_path".into(), json!(self.base_model_name_or_path));
+        object.insert("task_type".into(), json!(self.task_type));
+        Value::Object(object)
     }
-}
-
-fn lora(fields: &mut Fields, model_type: &str, warnings: &mut Vec<String>) -> Result<LoraConfig, InputError> {
-    let targets = match fields.modules("target_modules")? {
-        Some(targets) => targets,
-        None => default_targets(model_type)?,
-    };
-    let lora = LoraConfig {
-        rank: fields.take_raw("r").map_or(Ok(8), |value| rank("r", value))?,
-        alpha: fields.number("lora_alpha", 8.0)?,
-        dropout: fields.number("lora_dropout", 0.0)?,
-        rslora: fields.boolean("use_rslora")?,
-        init: init(fields.take("init_lora_weights").unwrap_or(Value::Bool(true)))?,
-        targets,
-        exclude: fields.modules("exclude_modules")?.unwrap_or(Targets::Names(Vec::new())),
-        layers: fields.indices("layers_to_transform")?,
-        layers_pattern: fields.names("layers_pattern")?,
-        rank_pattern: fields.table("rank_pattern", rank)?,
-        alpha_pattern: fields.table("alpha_pattern", fields::number)?,
-        bias: bias(fields.string("bias")?)?,
-        modules_to_save: fields.names("modules_to_save")?,
-    };
-    if !(0.0..1.0).contains(&lora.dropout) {
-        return Err(InputError::new("dropout is a probability")
-            .key("lora_dropout")
-            .found(lora.dropout)
-            .expected("0 to 1"));
-    }
-    for alpha in std::iter::once(&lora.alpha).chain(lora.alpha_pattern.values()) {
-        if *alpha <= 0.0 {
-            let effect = if *alpha == 0.0 { "switches the adapter off" } else { "subtracts the adapter" };
-            warnings.push(format!("lora_alpha {alpha} {effect}"));
-        }
-    }
-    Ok(lora)
-}
-
-fn rank(key: &str, value: Value) -> Result<usize, InputError> {
-    let found = brief(&value);
-    let rank = fields::index(key, value).unwrap_or(0);
-    if (1..=MAX_RANK).contains(&rank) {
-        return Ok(rank);
-    }
-    Err(InputError::new("not a usable rank")
-        .key(key)
-        .found(found)
-        .expected(format!("a whole number from 1 to {MAX_RANK}")))
-}
-
-fn bias(name: Option<String>) -> Result<BiasMode, InputError> {
-    match name.as_deref() {
-        None | Some("none") => Ok(BiasMode::None),
-        Some("all") => Ok(BiasMode::All),
-        Some("lora_only") => Ok(BiasMode::LoraOnly),
-        Some(other) => Err(InputError::new("unknown bias mode")
-            .key("bias")
-            .found(printable(other, 80))
-            .expected("none, all or lora_only")),
-    }
-}
-
-/// How a trained adapter was started matters only where the start changed the base as well.
-fn init(value: Value) -> Result<LoraInit, InputError> {
-    let name = match &value {
-        Value::Bool(_) => return Ok(LoraInit::Default),
-        Value::String(name) => name.to_ascii_lowercase(),
-        _ => String::new(),
-    };
-    match name.as_str() {
-        "gaussian" => Ok(LoraInit::Gaussian),
-        "orthogonal" => Ok(LoraInit::Orthogonal),
-        "true" | "eva" | "mica" => Ok(LoraInit::Default),
-        _ if ["pissa", "olora", "corda", "lora_ga", "loftq"].iter().any(|changing| name.starts_with(changing)) => Err(
-            InputError::new("the adapter belongs to the changed base that this start left behind, not to the original")
-                .key("init_lora_weights")
-                .found(brief(&value))
-                .hint("convert it in PEFT with `save_pretrained(..., path_initial_model_for_weight_conversion=...)`"),
-        ),
-        _ => Err(InputError::new("unknown start of the adapter").key("init_lora_weights").found(brief(&value))),
-    }
-}
-
-/// PEFT's targets for files that name none.
-fn default_targets(model_type: &str) -> Result<Targets, InputError> {
-    let names: &[&str] = match model_type {
-        "llama" | "mistral" | "qwen2" | "gemma" => &["q_proj", "v_proj"],
-        other => {
-            return Err(InputError::new("the adapter names no target modules, and there is no default for this model")
-                .key("target_modules")
-                .found(format!("model_type {}", printable(other, 80))));
-        }
-    };
-    Ok(Targets::Names(names.iter().map(ToString::to_string).collect()))
 }
 
 /// Keys newer than this reader.
@@ -257,14 +132,10 @@ fn unknown(rest: Map<String, Value>) -> Result<Option<String>, InputError> {
     Ok((!rest.is_empty()).then(|| format!("{} unknown keys passed over: {}", rest.len(), names.join(", "))))
 }
 
-/// PEFT's alphas are integers where they can be.
-fn whole(alpha: f64) -> Value {
-    if alpha.fract() == 0.0 && alpha.abs() < 1e15 { json!(alpha as i64) } else { json!(alpha) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapters::{BiasMode, LoraConfig, LoraInit, Targets};
 
     fn parse(fields: Value) -> Result<PeftConfig, InputError> {
         let mut config = json!({ "peft_type": "LORA", "r": 4, "target_modules": ["q_proj"] });
@@ -277,8 +148,8 @@ mod tests {
     #[test]
     fn leaves_to_peft_what_the_file_leaves_out() {
         let config = PeftConfig::parse(r#"{"peft_type": "LORA"}"#, "qwen2").unwrap();
-        assert_eq!((config.lora.rank, config.lora.alpha), (8, 8.0));
-        assert_eq!(config.lora.targets, Targets::Names(vec!["q_proj".into(), "v_proj".into()]));
+        assert_eq!((config.adapter.shared().unwrap().rank, config.adapter.shared().unwrap().alpha), (8, 8.0));
+        assert_eq!(config.adapter.shared().unwrap().targets, Targets::Names(vec!["q_proj".into(), "v_proj".into()]));
         assert!(PeftConfig::parse(r#"{"peft_type": "LORA"}"#, "unheard-of").is_err());
     }
 

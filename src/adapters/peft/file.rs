@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::check;
-use crate::adapters::{LoraConfig, Module};
+use crate::adapters::{AdapterConfig, Module};
 use crate::tensors::{self, HostTensors};
 use crate::{Error, Result};
 
@@ -12,7 +12,7 @@ pub type AdapterTensors = HostTensors;
 
 /// Reads a whole adapter file as f32 and checks every tensor against the configuration and the
 /// modules of the model.
-pub(super) fn read(path: &Path, config: &LoraConfig, modules: &[Module]) -> Result<AdapterTensors> {
+pub(super) fn read(path: &Path, config: &AdapterConfig, modules: &[Module]) -> Result<AdapterTensors> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let mut tensors = tensors::decode(&bytes, path)?;
     tensors.retain(|name, _| !is_leak(name));

@@ -4,12 +4,15 @@ mod check;
 mod config;
 mod fields;
 mod file;
+mod form;
+mod names;
 mod slot;
 
 use std::path::Path;
 
 pub use config::PeftConfig;
 pub use file::AdapterTensors;
+pub use names::{from_file, to_file};
 pub use slot::{Part, Slot};
 
 use super::Module;
@@ -30,7 +33,7 @@ pub fn read(dir: &Path, model_type: &str, modules: &[Module]) -> Result<(PeftCon
             .hint("load it in Python and save it again with `save_pretrained(..., safe_serialization=True)`")
             .into());
     }
-    let tensors = file::read(&path, &config.lora, modules)?;
+    let tensors = file::read(&path, &config.adapter, modules)?;
     Ok((config, tensors))
 }
 
@@ -55,7 +58,7 @@ mod tests {
 
     use super::*;
     use crate::adapters::modules::tiny;
-    use crate::adapters::{Module, ModuleKind, Origin, saved, select};
+    use crate::adapters::{Module, ModuleKind, Origin, saved};
     use crate::models::ModelConfig;
 
     fn adapters(model: &str) -> Vec<PathBuf> {
@@ -80,14 +83,15 @@ mod tests {
                 let (config, tensors) = read(&dir, &model.model_type, &modules).unwrap();
                 assert!(config.warnings.is_empty(), "{:?}", config.warnings);
                 let mut expected = BTreeSet::new();
-                for module in select(&modules, &config.lora, Origin::AdapterFile).unwrap() {
+                for module in config.adapter.select(&modules, Origin::AdapterFile).unwrap() {
                     let parts: &[Part] = match module.kind {
                         ModuleKind::Embedding => &[Part::EmbeddingA, Part::EmbeddingB, Part::BaseLayerWeight],
                         _ => &[Part::LoraA, Part::LoraB],
                     };
                     expected.extend(parts.iter().map(|part| Slot::new(&module.path, *part).key()));
                 }
-                let whole = saved(&modules, &config.lora, Origin::AdapterFile).unwrap();
+                let shared = config.adapter.shared().unwrap();
+                let whole = saved(&modules, &shared, Origin::AdapterFile).unwrap();
                 expected.extend(whole.iter().map(|module| Slot::new(&module.path, Part::Weight).key()));
                 assert_eq!(tensors.keys().cloned().collect::<BTreeSet<_>>(), expected, "{}", dir.display());
             }

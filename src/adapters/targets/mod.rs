@@ -9,7 +9,7 @@ mod problems;
 mod rules;
 
 use self::rules::{Rules, Used};
-use super::{LoraConfig, Module, ModuleKind, Targets};
+use super::{AdapterConfig, Module, ModuleKind, Shared, Targets};
 use crate::error::InputError;
 use crate::{Error, Result};
 
@@ -56,11 +56,38 @@ pub struct Selected {
     pub scaling: f64,
 }
 
+impl Selected {
+    /// Outputs and inputs of the map that the module is: an embedding's stored rows are its inputs.
+    pub fn outputs_and_inputs(&self) -> [usize; 2] {
+        match self.kind {
+            ModuleKind::Embedding => [self.cols, self.rows],
+            _ => [self.rows, self.cols],
+        }
+    }
+}
+
+impl AdapterConfig {
+    /// The modules that carry an adapter; none for `full` and `none`. Errors as for [`select`], and for an embedding under a
+    /// method that is defined on linear layers only.
+    pub fn select(&self, modules: &[Module], origin: Origin) -> Result<Vec<Selected>> {
+        let Some(spec) = self.spec() else { return Ok(Vec::new()) };
+        let selected = select(modules, &spec.shared(), origin)?;
+        let embedding = selected.iter().find(|site| site.kind == ModuleKind::Embedding);
+        match embedding.filter(|_| !spec.adapts_embeddings()) {
+            None => Ok(selected),
+            Some(site) => {
+                let what = format!("{} is defined on linear layers, and this is an embedding", self.name());
+                Err(origin.report(vec![InputError::new(what).key("targets").found(&site.path)]))
+            }
+        }
+    }
+}
+
 /// The modules that `config` adapts, in the order of `modules`.
 ///
 /// Errors name every unusable pattern, every entry of a recipe that matches nothing, and, when no
 /// module is left, what was asked for and what the model has.
-pub fn select(modules: &[Module], config: &LoraConfig, origin: Origin) -> Result<Vec<Selected>> {
+pub fn select(modules: &[Module], config: &Shared, origin: Origin) -> Result<Vec<Selected>> {
     let rules = Rules::new(config).map_err(|problem| origin.report(vec![problem]))?;
     let mut problems = match origin {
         Origin::Recipe => problems::unmatched(&rules, modules, config),
@@ -80,7 +107,7 @@ pub fn select(modules: &[Module], config: &LoraConfig, origin: Origin) -> Result
 }
 
 /// The modules that `modules_to_save` trains whole. A recipe's name that is no module is an error.
-pub fn saved<'a>(modules: &'a [Module], config: &LoraConfig, origin: Origin) -> Result<Vec<&'a Module>> {
+pub fn saved<'a>(modules: &'a [Module], config: &Shared, origin: Origin) -> Result<Vec<&'a Module>> {
     if origin == Origin::Recipe {
         let problems = problems::unmatched_names("modules_to_save", &config.modules_to_save, modules);
         if !problems.is_empty() {
@@ -115,18 +142,18 @@ mod tests {
         names.iter().map(ToString::to_string).collect()
     }
 
-    fn paths(config: &LoraConfig) -> Vec<String> {
+    fn paths(config: &Shared) -> Vec<String> {
         let modules = Module::list(&tiny::llama());
         select(&modules, config, Origin::Recipe).unwrap().into_iter().map(|module| module.path).collect()
     }
 
-    fn refusal(config: &LoraConfig, origin: Origin) -> String {
+    fn refusal(config: &Shared, origin: Origin) -> String {
         select(&Module::list(&tiny::llama()), config, origin).unwrap_err().to_string()
     }
 
     #[test]
     fn all_linear_is_every_linear_layer_but_the_head() {
-        let paths = paths(&LoraConfig::default());
+        let paths = paths(&Shared::default());
         assert_eq!(paths.len(), 14);
         assert!(paths.iter().all(|path| path.starts_with("model.layers.")));
         assert_eq!(paths, linear_paths(&Module::list(&tiny::llama())));
@@ -134,23 +161,23 @@ mod tests {
 
     #[test]
     fn a_name_ends_the_path_at_a_dot() {
-        let config = LoraConfig { targets: names(&["q_proj", "lm_head"]), ..Default::default() };
+        let config = Shared { targets: names(&["q_proj", "lm_head"]), ..Default::default() };
         assert_eq!(paths(&config), ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "lm_head"]);
-        let config = LoraConfig { targets: names(&["proj"]), ..Default::default() };
+        let config = Shared { targets: names(&["proj"]), ..Default::default() };
         assert!(refusal(&config, Origin::Recipe).contains("no module has this name"));
     }
 
     #[test]
     fn a_pattern_covers_the_whole_path() {
-        let config = LoraConfig { targets: Targets::Pattern(r".*\.1\..*(q|v)_proj".into()), ..Default::default() };
+        let config = Shared { targets: Targets::Pattern(r".*\.1\..*(q|v)_proj".into()), ..Default::default() };
         assert_eq!(paths(&config), ["model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.v_proj"]);
-        let config = LoraConfig { targets: Targets::Pattern("q_proj".into()), ..Default::default() };
+        let config = Shared { targets: Targets::Pattern("q_proj".into()), ..Default::default() };
         assert!(refusal(&config, Origin::Recipe).contains("no module of the model matches"));
     }
 
     #[test]
     fn exclusion_and_whole_modules_come_first() {
-        let config = LoraConfig {
+        let config = Shared {
             targets: names(&["q_proj", "v_proj", "down_proj"]),
             exclude: Targets::Pattern(r".*\.0\.mlp\..*".into()),
             modules_to_save: strings(&["v_proj"]),
@@ -159,7 +186,7 @@ mod tests {
         let expected =
             ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.down_proj"];
         assert_eq!(paths(&config), expected);
-        let config = LoraConfig { exclude: names(&["q_proj"]), targets: names(&["q_proj"]), ..Default::default() };
+        let config = Shared { exclude: names(&["q_proj"]), targets: names(&["q_proj"]), ..Default::default() };
         assert!(refusal(&config, Origin::Recipe).contains("excluded or saved whole"));
     }
 
@@ -167,25 +194,21 @@ mod tests {
     fn layer_indices_bind_suffixes_but_not_full_paths() {
         let whole = "model.layers.0.self_attn.v_proj";
         for layers_pattern in [strings(&[]), strings(&["layers"]), strings(&["h", "layers"])] {
-            let config = LoraConfig {
-                targets: names(&["q_proj", whole]),
-                layers: vec![1],
-                layers_pattern,
-                ..Default::default()
-            };
+            let config =
+                Shared { targets: names(&["q_proj", whole]), layers: vec![1], layers_pattern, ..Default::default() };
             assert_eq!(paths(&config), [whole, "model.layers.1.self_attn.q_proj"]);
         }
-        let config = LoraConfig { layers: vec![1], ..Default::default() };
+        let config = Shared { layers: vec![1], ..Default::default() };
         assert!(refusal(&config, Origin::Recipe).contains("list of module names"));
-        let config = LoraConfig { targets: names(&["q_proj"]), layers: vec![7], ..Default::default() };
+        let config = Shared { targets: names(&["q_proj"]), layers: vec![7], ..Default::default() };
         assert!(refusal(&config, Origin::Recipe).contains("found 7; expected 0 to 1"));
-        let config = LoraConfig { layers_pattern: strings(&["layers"]), ..Default::default() };
+        let config = Shared { layers_pattern: strings(&["layers"]), ..Default::default() };
         assert!(refusal(&config, Origin::Recipe).contains("layers_pattern"));
     }
 
     #[test]
     fn the_first_matching_pattern_sets_rank_alpha_and_scaling() {
-        let config = LoraConfig {
+        let config = Shared {
             rank: 4,
             alpha: 8.0,
             rslora: true,
@@ -199,15 +222,15 @@ mod tests {
         let root = 2f64.sqrt();
         assert_eq!(found, [(2, 8.0, 8.0 / root), (2, 12.0, 12.0 / root), (2, 8.0, 8.0 / root), (9, 12.0, 4.0)]);
         let shadowed = [("v_proj".to_string(), 2), (r"1\.self_attn\.v_proj".to_string(), 9)].into();
-        let config = LoraConfig { rank_pattern: shadowed, ..config };
+        let config = Shared { rank_pattern: shadowed, ..config };
         assert!(refusal(&config, Origin::Recipe).contains("rank_pattern"));
-        let config = LoraConfig { rank_pattern: [("v_proj".to_string(), 0)].into(), ..config };
+        let config = Shared { rank_pattern: [("v_proj".to_string(), 0)].into(), ..config };
         assert!(refusal(&config, Origin::AdapterFile).contains("rank"));
     }
 
     #[test]
     fn a_recipe_must_name_what_exists_and_a_file_may_not() {
-        let config = LoraConfig {
+        let config = Shared {
             targets: names(&["q_proj", "qproj"]),
             exclude: names(&["lm_haed"]),
             rank_pattern: [("k_proj".to_string(), 2)].into(),
@@ -219,9 +242,9 @@ mod tests {
         }
         let modules = Module::list(&tiny::llama());
         assert_eq!(select(&modules, &config, Origin::AdapterFile).unwrap().len(), 2);
-        let config = LoraConfig { targets: names(&["c_attn"]), ..Default::default() };
+        let config = Shared { targets: names(&["c_attn"]), ..Default::default() };
         assert!(refusal(&config, Origin::AdapterFile).contains("key target_modules"));
-        let config = LoraConfig { modules_to_save: strings(&["score"]), ..Default::default() };
+        let config = Shared { modules_to_save: strings(&["score"]), ..Default::default() };
         assert!(saved(&modules, &config, Origin::Recipe).is_err());
         assert!(saved(&modules, &config, Origin::AdapterFile).unwrap().is_empty());
     }

@@ -1,11 +1,11 @@
 //! What is wrong with a choice of modules, in the words of the one who made it.
 
 use super::rules::Rules;
-use crate::adapters::{LoraConfig, Module, Targets};
+use crate::adapters::{Module, Shared, Targets};
 use crate::error::InputError;
 
 /// Entries that match no module at all.
-pub(super) fn unmatched(rules: &Rules, modules: &[Module], config: &LoraConfig) -> Vec<InputError> {
+pub(super) fn unmatched(rules: &Rules, modules: &[Module], config: &Shared) -> Vec<InputError> {
     let mut problems = Vec::new();
     if let Targets::Names(names) = &config.targets {
         problems.extend(unmatched_names("targets", names, modules));
@@ -31,7 +31,7 @@ pub(super) fn unmatched(rules: &Rules, modules: &[Module], config: &LoraConfig) 
 }
 
 /// PEFT takes layer indices with a list of names only, and a layer pattern with indices only.
-pub(super) fn layers(config: &LoraConfig) -> Result<(), InputError> {
+pub(super) fn layers(config: &Shared) -> Result<(), InputError> {
     if !config.layers_pattern.is_empty() && config.layers.is_empty() {
         let what = "a layer pattern without layer indices selects nothing";
         return Err(InputError::new(what).key("layers_pattern").hint("say which with `layers`"));
@@ -55,7 +55,7 @@ pub(super) fn unmatched_names(key: &str, names: &[String], modules: &[Module]) -
     .collect()
 }
 
-pub(super) fn nothing_selected(modules: &[Module], config: &LoraConfig, rules: &Rules) -> InputError {
+pub(super) fn nothing_selected(modules: &[Module], config: &Shared, rules: &Rules) -> InputError {
     let asked = match &config.targets {
         Targets::Names(names) => names.join(", "),
         Targets::Pattern(pattern) => pattern.clone(),

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use regex::Regex;
 
 use super::{MAX_RANK, Selected, pattern, problems};
-use crate::adapters::{LoraConfig, Module, ModuleKind, Targets};
+use crate::adapters::{Module, ModuleKind, Shared, Targets};
 use crate::error::InputError;
 
 /// A configuration with its patterns compiled.
@@ -42,7 +42,7 @@ impl Matcher {
 }
 
 impl Rules {
-    pub fn new(config: &LoraConfig) -> Result<Self, InputError> {
+    pub fn new(config: &Shared) -> Result<Self, InputError> {
         problems::layers(config)?;
         let segments = match config.layers_pattern.as_slice() {
             [] => vec![None],
@@ -81,7 +81,7 @@ impl Rules {
         captures.name("index")?.as_str().parse().ok()
     }
 
-    pub fn adapt(&self, module: &Module, config: &LoraConfig, used: &mut Used) -> Result<Selected, InputError> {
+    pub fn adapt(&self, module: &Module, config: &Shared, used: &mut Used) -> Result<Selected, InputError> {
         let rank = self.ranks.iter().position(|(regex, _)| regex.is_match(&module.path));
         let alpha = self.alphas.iter().position(|(regex, _)| regex.is_match(&module.path));
         used.mark(rank, alpha);
@@ -119,7 +119,7 @@ pub(super) struct Used<'a> {
 }
 
 impl<'a> Used<'a> {
-    pub fn new(config: &'a LoraConfig) -> Self {
+    pub fn new(config: &'a Shared) -> Self {
         let ranks = config.rank_pattern.keys().map(|key| (key.as_str(), false)).collect();
         let alphas = config.alpha_pattern.keys().map(|key| (key.as_str(), false)).collect();
         Self { ranks, alphas }

@@ -20,14 +20,15 @@ pub(super) fn adapter(dir: &Path, format: Format) -> Result<()> {
     }
     if format == Format::Json {
         let base = &config.base_model_name_or_path;
-        return stdout::print_json(&json!({ "adapter": config.lora, "base": base, "tensors": json_rows(&rows) }));
+        return stdout::print_json(&json!({ "adapter": config.adapter, "base": base, "tensors": json_rows(&rows) }));
     }
-    let lora = &config.lora;
+    let shared = config.adapter.shared().unwrap_or_default();
     let facts = [
+        ("method", config.adapter.name().to_string()),
         ("base", config.base_model_name_or_path.clone()),
-        ("rank", lora.rank.to_string()),
-        ("alpha", lora.alpha.to_string()),
-        ("scaled by", if lora.rslora { "alpha / sqrt(rank)" } else { "alpha / rank" }.to_string()),
+        ("rank", shared.rank.to_string()),
+        ("alpha", shared.alpha.to_string()),
+        ("scaled by", if shared.rslora { "alpha / sqrt(rank)" } else { "alpha / rank" }.to_string()),
     ];
     config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     print(&facts, &rows)

@@ -1,0 +1,229 @@
+//! A low-rank term, the correction that every adapter method makes, with a backward of its own.
+//!
+//! ```text
+//!     y = scale · post ⊙ (up · (mid ⊙ (down · x)))         down [r, in], mid [r], up [out, r], post [out]
+//! ```
+//!
+//! Between forward and backward only `down · x` (n × r) is kept, and `x` (n × in) where `down` trains. What is kept is
+//! counted, because burn has no such counter.
+
+use std::cell::Cell;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Tensor, TensorPrimitive};
+
+use crate::LowRankBackend;
+
+/// The factors of a term; `mid` and `post` are vectors of ones where absent.
+#[derive(Debug)]
+pub struct Factors<B: Backend> {
+    /// `[r, in]`
+    pub down: FloatTensor<B>,
+    /// `[r]`
+    pub mid: Option<FloatTensor<B>>,
+    /// `[out, r]`
+    pub up: FloatTensor<B>,
+    /// `[out]`
+    pub post: Option<FloatTensor<B>>,
+    pub scale: f64,
+}
+
+impl<B: Backend> Clone for Factors<B> {
+    fn clone(&self) -> Self {
+        let Self { down, mid, up, post, scale } = self;
+        Self { down: down.clone(), mid: mid.clone(), up: up.clone(), post: post.clone(), scale: *scale }
+    }
+}
+
+/// Gradients of a term; absent where nobody asked.
+#[derive(Debug)]
+pub struct TermGrads<B: Backend> {
+    pub x: Option<FloatTensor<B>>,
+    pub down: Option<FloatTensor<B>>,
+    pub mid: Option<FloatTensor<B>>,
+    pub up: Option<FloatTensor<B>>,
+    pub post: Option<FloatTensor<B>>,
+}
+
+/// Which gradients of a term are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    pub x: bool,
+    pub down: bool,
+    pub mid: bool,
+    pub up: bool,
+    pub post: bool,
+}
+
+/// `x [n, in]` and the factors on typed tensors; see the module.
+pub fn low_rank<B: LowRankBackend>(x: Tensor<B, 2>, term: LowRank<B>) -> Tensor<B, 2> {
+    let float = |tensor: Tensor<B, 1>| tensor.into_primitive().tensor();
+    let factors = Factors {
+        down: term.down.into_primitive().tensor(),
+        mid: term.mid.map(float),
+        up: term.up.into_primitive().tensor(),
+        post: term.post.map(float),
+        scale: term.scale,
+    };
+    wrap(B::low_rank(x.into_primitive().tensor(), factors))
+}
+
+/// [`Factors`] as typed tensors.
+#[derive(Debug)]
+pub struct LowRank<B: Backend> {
+    /// `[r, in]`
+    pub down: Tensor<B, 2>,
+    /// `[r]`
+    pub mid: Option<Tensor<B, 1>>,
+    /// `[out, r]`
+    pub up: Tensor<B, 2>,
+    /// `[out]`
+    pub post: Option<Tensor<B, 1>>,
+    pub scale: f64,
+}
+
+impl<B: Backend> LowRank<B> {
+    /// `scale · up · (down · x)`.
+    pub fn product(down: Tensor<B, 2>, up: Tensor<B, 2>, scale: f64) -> Self {
+        Self { down, mid: None, up, post: None, scale }
+    }
+}
+
+pub(crate) fn wrap<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+/// `down · x`, `[n, r]`.
+pub(crate) fn project<B: Backend>(x: FloatTensor<B>, factors: &Factors<B>) -> Tensor<B, 2> {
+    wrap::<B, 2>(x).matmul(wrap::<B, 2>(factors.down.clone()).transpose())
+}
+
+fn scaled_by<B: Backend>(x: Tensor<B, 2>, by: &Option<FloatTensor<B>>) -> Tensor<B, 2> {
+    match by {
+        Some(by) => x * wrap::<B, 1>(by.clone()).unsqueeze(),
+        None => x,
+    }
+}
+
+/// The rest of the forward from `h = down · x`.
+pub(crate) fn expand<B: Backend>(h: Tensor<B, 2>, factors: &Factors<B>) -> Tensor<B, 2> {
+    let m = scaled_by::<B>(h, &factors.mid).mul_scalar(factors.scale);
+    scaled_by::<B>(m.matmul(wrap::<B, 2>(factors.up.clone()).transpose()), &factors.post)
+}
+
+/// Gradients from `g [n, out]`; `x` is needed for `down`'s alone.
+pub(crate) fn gradients<B: Backend>(
+    g: FloatTensor<B>,
+    h: Tensor<B, 2>,
+    x: Option<FloatTensor<B>>,
+    factors: &Factors<B>,
+    wanted: Wanted,
+) -> TermGrads<B> {
+    let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
+    let summed = |tensor: Tensor<B, 2>| tensor.sum_dim(0).reshape([-1]) as Tensor<B, 1>;
+    let g: Tensor<B, 2> = wrap(g);
+    let up: Tensor<B, 2> = wrap(factors.up.clone());
+    let m = scaled_by::<B>(h.clone(), &factors.mid).mul_scalar(factors.scale);
+    let post = wanted.post.then(|| summed(g.clone() * m.clone().matmul(up.clone().transpose())));
+    let g = scaled_by::<B>(g, &factors.post);
+    let up_grad = wanted.up.then(|| primitive(g.clone().transpose().matmul(m)));
+    let mut grads =
+        TermGrads { x: None, down: None, mid: None, up: up_grad, post: post.map(|p| p.into_primitive().tensor()) };
+    if wanted.x || wanted.down || wanted.mid {
+        let gm = g.matmul(up).mul_scalar(factors.scale);
+        grads.mid = wanted.mid.then(|| summed(gm.clone() * h).into_primitive().tensor());
+        let gh = scaled_by::<B>(gm, &factors.mid);
+        grads.down = x.filter(|_| wanted.down).map(|x| primitive(gh.clone().transpose().matmul(wrap(x))));
+        grads.x = wanted.x.then(|| primitive(gh.matmul(wrap(factors.down.clone()))));
+    }
+    grads
+}
+
+thread_local!(static RETAINED: Cell<u64> = const { Cell::new(0) });
+
+/// Bytes that terms on this thread have kept for backward passes since the last call.
+pub fn take_retained_bytes() -> u64 {
+    RETAINED.take()
+}
+
+pub(crate) fn retain<B: Backend>(tensor: &FloatTensor<B>) {
+    use burn::tensor::TensorMetadata;
+    RETAINED.set(RETAINED.get() + 4 * tensor.shape().num_elements() as u64);
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::{TestAutodiff, TestBackend};
+
+    type A = TestAutodiff;
+
+    fn values<B: Backend, const D: usize>(shape: [usize; D], seed: f32) -> Tensor<B, D> {
+        let n = shape.iter().product::<usize>();
+        let values: Vec<f32> = (0..n).map(|i| ((i as f32 + seed) * 0.7).sin()).collect();
+        Tensor::from_data(burn::tensor::TensorData::new(values, shape), &Default::default())
+    }
+
+    /// The same in plain operations, which burn differentiates.
+    fn plain(x: Tensor<A, 2>, term: &LowRank<A>) -> Tensor<A, 2> {
+        let mut h = x.matmul(term.down.clone().transpose());
+        if let Some(mid) = &term.mid {
+            h = h * mid.clone().unsqueeze();
+        }
+        let y = h.matmul(term.up.clone().transpose()).mul_scalar(term.scale);
+        match &term.post {
+            Some(post) => y * post.clone().unsqueeze(),
+            None => y,
+        }
+    }
+
+    #[track_caller]
+    fn same<const D: usize>(a: Option<Tensor<TestBackend, D>>, b: Option<Tensor<TestBackend, D>>) {
+        let list = |t: Tensor<TestBackend, D>| t.into_data().to_vec::<f32>().unwrap();
+        let (a, b) = (list(a.expect("a gradient")), list(b.expect("a gradient")));
+        let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(a.len() == b.len() && worst < 1e-5, "{worst}");
+    }
+
+    #[test]
+    fn gradients_are_those_of_plain_operations() {
+        for (mid, post) in [(false, false), (true, false), (true, true), (false, true)] {
+            let x = values::<A, 2>([5, 4], 0.1).require_grad();
+            let term = LowRank {
+                down: values::<A, 2>([3, 4], 0.2).require_grad(),
+                mid: mid.then(|| values::<A, 1>([3], 0.3).require_grad()),
+                up: values::<A, 2>([6, 3], 0.4).require_grad(),
+                post: post.then(|| values::<A, 1>([6], 0.5).require_grad()),
+                scale: 1.7,
+            };
+            let weights = values::<A, 2>([5, 6], 0.9);
+            let theirs = (plain(x.clone(), &term) * weights.clone()).sum().backward();
+            let (down, up, m, p) = (term.down.clone(), term.up.clone(), term.mid.clone(), term.post.clone());
+            let ours = (low_rank(x.clone(), term) * weights).sum().backward();
+            same(x.grad(&ours), x.grad(&theirs));
+            same(down.grad(&ours), down.grad(&theirs));
+            same(up.grad(&ours), up.grad(&theirs));
+            if let Some(m) = m {
+                same(m.grad(&ours), m.grad(&theirs));
+            }
+            if let Some(p) = p {
+                same(p.grad(&ours), p.grad(&theirs));
+            }
+        }
+    }
+
+    #[test]
+    fn keeps_x_only_where_down_trains() {
+        let bytes = |down_trains: bool| {
+            let down = values::<A, 2>([3, 40], 0.2);
+            let down = if down_trains { down.require_grad() } else { down };
+            let up = values::<A, 2>([6, 3], 0.4).require_grad();
+            take_retained_bytes();
+            let y = low_rank(values::<A, 2>([5, 40], 0.1), LowRank::product(down, up, 1.0));
+            assert_eq!(y.dims(), [5, 6]);
+            take_retained_bytes()
+        };
+        assert_eq!((bytes(true), bytes(false)), (4 * 5 * (40 + 3), 4 * 5 * 3));
+    }
+}
