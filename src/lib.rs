@@ -12,6 +12,7 @@ pub mod dashboard;
 pub mod data;
 pub mod error;
 pub mod events;
+pub mod linalg;
 pub mod models;
 pub mod nn;
 pub mod optim;

@@ -1,0 +1,100 @@
+//! Factorisations of dense matrices on the host, computed in f64. All matrices are row-major.
+
+use faer::{Mat, MatRef};
+
+use crate::{Error, Result};
+
+/// `W = u · diag(s) · vt`, thin: `k = min(rows, cols)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Svd {
+    /// `[rows, k]`
+    pub u: Vec<f64>,
+    /// `[k]`, largest first.
+    pub s: Vec<f64>,
+    /// `[k, cols]`
+    pub vt: Vec<f64>,
+}
+
+/// `W = q · r`, thin: `k = min(rows, cols)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Qr {
+    /// `[rows, k]`, orthonormal columns.
+    pub q: Vec<f64>,
+    /// `[k, cols]`, upper triangular.
+    pub r: Vec<f64>,
+}
+
+/// Singular value decomposition of `values [rows, cols]`.
+///
+/// # Errors
+/// If the iteration does not converge, as with values that are not finite.
+pub fn svd(values: &[f64], [rows, cols]: [usize; 2]) -> Result<Svd> {
+    let svd = MatRef::from_row_major_slice(values, rows, cols).thin_svd();
+    let svd = svd.map_err(|error| Error::Failed(format!("singular values of a {rows} × {cols} matrix: {error:?}")))?;
+    let s = svd.S().column_vector();
+    Ok(Svd { u: row_major(svd.U()), s: s.iter().copied().collect(), vt: row_major(svd.V().transpose()) })
+}
+
+/// QR decomposition of `values [rows, cols]`.
+pub fn qr(values: &[f64], [rows, cols]: [usize; 2]) -> Qr {
+    let qr = MatRef::from_row_major_slice(values, rows, cols).qr();
+    Qr { q: row_major(qr.compute_thin_Q().as_ref()), r: row_major(qr.thin_R()) }
+}
+
+/// `a [rows, inner] · b [inner, cols]`.
+pub fn matmul(a: &[f64], [rows, inner]: [usize; 2], b: &[f64], cols: usize) -> Vec<f64> {
+    let product: Mat<f64> = MatRef::from_row_major_slice(a, rows, inner) * MatRef::from_row_major_slice(b, inner, cols);
+    row_major(product.as_ref())
+}
+
+/// Solves `m · x = b` for a symmetric positive definite `m [n, n]` and `b [n, cols]`.
+///
+/// # Errors
+/// If `m` is not positive definite.
+pub fn solve_positive(m: &[f64], n: usize, b: &[f64], cols: usize) -> Result<Vec<f64>> {
+    use faer::linalg::solvers::Solve;
+    let llt = MatRef::from_row_major_slice(m, n, n).llt(faer::Side::Lower);
+    let llt = llt.map_err(|error| Error::Failed(format!("not positive definite: {error:?}")))?;
+    Ok(row_major(llt.solve(MatRef::from_row_major_slice(b, n, cols)).as_ref()))
+}
+
+fn row_major(matrix: MatRef<'_, f64>) -> Vec<f64> {
+    (0..matrix.nrows()).flat_map(|i| (0..matrix.ncols()).map(move |j| matrix[(i, j)])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(rows: usize, cols: usize) -> Vec<f64> {
+        (0..rows * cols).map(|i| (i as f64 * 0.7).sin()).collect()
+    }
+
+    #[track_caller]
+    fn same(a: &[f64], b: &[f64]) {
+        assert_eq!(a.len(), b.len());
+        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12));
+    }
+
+    #[test]
+    fn factors_multiply_back_and_are_sorted() {
+        for [rows, cols] in [[5, 3], [3, 5], [4, 4]] {
+            let (w, k) = (example(rows, cols), rows.min(cols));
+            let Svd { mut u, s, vt } = svd(&w, [rows, cols]).unwrap();
+            assert!(s.is_sorted_by(|a, b| a >= b) && s.len() == k);
+            u.iter_mut().enumerate().for_each(|(i, u)| *u *= s[i % k]);
+            same(&matmul(&u, [rows, k], &vt, cols), &w);
+            let Qr { q, r } = qr(&w, [rows, cols]);
+            same(&matmul(&q, [rows, k], &r, cols), &w);
+            assert!((1..k).all(|i| r[i * cols..i * cols + i].iter().all(|below| *below == 0.0)));
+        }
+    }
+
+    #[test]
+    fn solves_what_is_positive_definite_and_refuses_the_rest() {
+        let m = [4.0, 1.0, 1.0, 3.0];
+        same(&matmul(&m, [2, 2], &solve_positive(&m, 2, &[1.0, 2.0], 1).unwrap(), 1), &[1.0, 2.0]);
+        assert!(solve_positive(&[1.0, 2.0, 2.0, 1.0], 2, &[1.0, 2.0], 1).is_err());
+        assert!(svd(&[f64::NAN; 4], [2, 2]).is_err());
+    }
+}
