@@ -11,7 +11,7 @@ pub struct Case {
 impl Case {
     pub fn name(&self) -> String {
         let keys = self.keys.trim_matches(['{', '}', ' ']).replace('"', "").replace(": ", "=");
-        format!("{} {keys}", self.method).trim_end().chars().take(28).collect()
+        format!("{} {keys}", self.method).trim_end().to_string()
     }
 }
 

@@ -52,13 +52,15 @@ pub fn every_method_has_every_property(runtime: &dyn Runtime) {
     }
     let (opened, golden) = (open("llama"), Fixtures::read(e2e("llama").join("fixtures.safetensors")));
     let base = load(runtime, &opened, BaseDtype::F32);
-    let mut table = format!("\n{:<28}", format!("methods on {}", runtime.name()));
+    let head = format!("methods on {}", runtime.name());
+    let width = CASES.iter().map(|case| case.name().len()).chain([head.len()]).max().unwrap_or_default();
+    let mut table = format!("\n{head:<width$}");
     PROPERTIES.iter().for_each(|(name, _)| table += &format!(" {name:<10}"));
     let mut failures = Vec::new();
     for case in CASES {
         let adapter = case.adapter();
         let bench = Bench { runtime, opened: &opened, base: base.as_ref(), golden: &golden, adapter };
-        table += &format!("\n{:<28}", case.name());
+        table += &format!("\n{:<width$}", case.name());
         for (property, check) in PROPERTIES {
             let cell = match case.exempt(property) {
                 Some(_) => "-",
