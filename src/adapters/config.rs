@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::peft::Part;
 use super::{AdapterConfig, Findings, ModuleKind, Selected};
 use crate::Result;
+use crate::error::InputError;
 use crate::tensors::HostTensors;
 
 /// The keys that decide which modules carry an adapter, and of what rank and scale.
@@ -56,6 +57,11 @@ pub trait Spec {
     /// Whether the method is defined on an embedding as well as on linear layers.
     fn adapts_embeddings(&self) -> bool {
         true
+    }
+
+    /// Why the method cannot start on a module, if it cannot; keys are relative to the method's table.
+    fn refuses(&self, _site: &Selected) -> Option<InputError> {
+        None
     }
 
     /// Parameters that train in one module.

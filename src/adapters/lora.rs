@@ -8,7 +8,14 @@
 //! ```
 //!
 //! A and B train, W never does, and B·A is never formed. On an embedding x is one-hot: A's columns
-//! are looked up instead of multiplied.
+//! are looked up instead of multiplied. With a start that factorises W ([`LoraInit::factorises`]) the base loses what A and B
+//! start from, as one frozen term of its own, which needs no x going back and sees x whole where the other sees it dropped:
+//!
+//! ```text
+//!     y = W x + b  +  s · (B A drop(x) − B₀ A₀ x)
+//! ```
+//!
+//! Both products are equal at the start and taken from each other before W x is added, so y is the base's, to f32 rounding.
 
 #![allow(non_snake_case)]
 
@@ -16,11 +23,9 @@ use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 use lowrank_kernels::{LowRank, LowRankBackend, low_rank, path_hash};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Start, dropped, field};
-use super::{AdapterConfig, Findings, ModuleKind, Selected, Shared, Spec, Update, method_config, random};
+use super::{AdapterConfig, Findings, LoraInit, ModuleKind, Selected, Shared, Spec, Update, init, method_config};
 use crate::Result;
 use crate::error::InputError;
 use crate::nn::{Embedding, Linear, Pass};
@@ -33,34 +38,26 @@ method_config! {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LoraInit {
-    /// A uniform in ±1/sqrt(in), B zero (PEFT's `true`).
-    #[default]
-    Default,
-    /// A normal with deviation 1/rank, B zero.
-    Gaussian,
-    /// A and B from the halves of one orthogonal matrix (even ranks only).
-    Orthogonal,
-}
-
 impl Spec for LoraConfig {
     fn shared(&self) -> Shared {
         self.shared()
     }
 
     fn validate(&self, found: &mut Findings) {
-        if self.init == LoraInit::Orthogonal
-            && let Some(odd) = self.rank_pattern.values().chain([&self.rank]).find(|rank| *rank % 2 == 1)
-        {
-            let what = "orthogonal initialisation halves the rank, so it must be even";
-            found.push("init", InputError::new(what).found(odd));
-        }
+        self.init.validate(&self.shared(), found);
     }
 
-    fn export(&self, values: HostTensors, _: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
-        Ok((self.clone().into(), values))
+    fn refuses(&self, site: &Selected) -> Option<InputError> {
+        self.init.refuses(site)
+    }
+
+    /// PEFT would look for a changed base under a start that factorises: what is saved is a plain product over the original.
+    fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
+        if !self.init.factorises() {
+            return Ok((self.clone().into(), values));
+        }
+        let plain = Self { init: LoraInit::Default, ..self.clone() }.with(init::doubled(self.shared()));
+        Ok((plain.into(), init::fold_start(values, selected)?))
     }
 }
 
@@ -80,24 +77,15 @@ fn transposed(matrix: &HostTensor) -> Vec<f32> {
     (0..cols).flat_map(|col| matrix.values.iter().skip(col).step_by(cols)).copied().collect()
 }
 
-/// A `[r, in]` and B `[out, r]` as LoRA starts them; on an embedding A is the zero side.
-pub(super) fn start<B: LowRankBackend>(site: &Selected, init: LoraInit, start: &Start<'_, B>) -> [Vec<f32>; 2] {
-    let (r, [out, cols]) = (site.rank, site.outputs_and_inputs());
-    let stream = start.stream(site);
-    match (site.kind, init) {
-        (ModuleKind::Embedding, _) => [vec![0.0; r * cols], stream.normal(out * r, 1.0)],
-        (_, LoraInit::Default) => [stream.uniform(r * cols, 1.0 / (cols as f64).sqrt()), vec![0.0; out * r]],
-        (_, LoraInit::Gaussian) => [stream.normal(r * cols, 1.0 / r as f64), vec![0.0; out * r]],
-        (_, LoraInit::Orthogonal) => random::orthogonal_pair(&stream, r, out, cols).into(),
-    }
-}
-
 #[derive(Module, Debug)]
 pub struct Lora<B: Backend> {
     /// `[r, in]`
     pub lora_A: Param<Tensor<B, 2>>,
     /// `[out, r]`
     pub lora_B: Param<Tensor<B, 2>>,
+    /// A₀ and B₀ of a start that factorises the weight: frozen.
+    pub start_A: Option<Param<Tensor<B, 2>>>,
+    pub start_B: Option<Param<Tensor<B, 2>>>,
     pub scaling: f64,
     pub dropout: f64,
     /// Names this layer's dropout masks.
@@ -108,9 +96,12 @@ impl<B: LowRankBackend> Method<B> for Lora<B> {
     type Config = LoraConfig;
 
     fn new(site: &Selected, config: &LoraConfig, fresh: &mut Start<'_, B>) -> Result<Self> {
-        let [a, b] = start(site, config.init, fresh);
+        let [a, b] = init::start(site, config.init, fresh)?;
         let (r, [out, cols]) = (site.rank, site.outputs_and_inputs());
+        let start = |values: &[f32], shape| config.init.factorises().then(|| fresh.frozen(values.to_vec(), shape));
         Ok(Self {
+            start_A: start(&a, [r, cols]),
+            start_B: start(&b, [out, r]),
             lora_A: fresh.param(a, [r, cols]),
             lora_B: fresh.param(b, [out, r]),
             scaling: site.scaling,
@@ -121,8 +112,12 @@ impl<B: LowRankBackend> Method<B> for Lora<B> {
 
     fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
         let y = base.base(x.clone());
-        let x = dropped(x, self.dropout, self.layer, pass);
-        y + low_rank(x, LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling))
+        let dropped = dropped(x.clone(), self.dropout, self.layer, pass);
+        let trained = low_rank(dropped, LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling));
+        y + match (&self.start_A, &self.start_B) {
+            (Some(a), Some(b)) => trained + low_rank(x, LowRank::product(a.val(), b.val(), -self.scaling)),
+            _ => trained,
+        }
     }
 
     fn embed(&self, ids: Tensor<B, 1, Int>, base: &Embedding<B>) -> Tensor<B, 2> {
@@ -153,7 +148,8 @@ mod tests {
     use crate::recipe::BaseDtype;
 
     fn lora(tensors: &HostTensors, [a, b]: [&str; 2], scaling: f64) -> Lora<B> {
-        Lora { lora_A: param(tensors, a), lora_B: param(tensors, b), scaling, dropout: 0.0, layer: 1 }
+        let (lora_A, lora_B) = (param(tensors, a), param(tensors, b));
+        Lora { lora_A, lora_B, start_A: None, start_B: None, scaling, dropout: 0.0, layer: 1 }
     }
 
     #[test]

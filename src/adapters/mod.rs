@@ -6,6 +6,7 @@
 mod config;
 #[cfg(test)]
 mod fixtures;
+mod init;
 mod inject;
 pub mod lora;
 pub mod merge;
@@ -19,8 +20,9 @@ mod targets;
 pub use crate::recipe::Findings;
 pub(crate) use config::method_config;
 pub use config::{BiasMode, FullConfig, NoneConfig, Shared, Spec, Targets, Update};
+pub use init::LoraInit;
 pub use inject::{Injection, inject};
-pub use lora::{LoraConfig, LoraInit};
+pub use lora::LoraConfig;
 pub use method::{Method, Moment, Pool, Rule, Start};
 pub use modules::*;
 pub use table::*;
