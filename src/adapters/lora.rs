@@ -25,6 +25,7 @@ use burn::tensor::{Int, Tensor};
 use lowrank_kernels::{LowRank, LowRankBackend, low_rank, path_hash};
 
 use super::method::{Method, Start, dropped, field};
+use super::peft::Part;
 use super::{AdapterConfig, Findings, LoraInit, ModuleKind, Selected, Shared, Spec, Update, init, method_config};
 use crate::Result;
 use crate::error::InputError;
@@ -61,6 +62,16 @@ impl Spec for LoraConfig {
     }
 }
 
+/// A and B in PEFT's file.
+pub(super) fn parts(site: &Selected) -> Vec<(Part, Vec<usize>)> {
+    let [out, cols] = site.outputs_and_inputs();
+    let [a, b] = match site.kind {
+        ModuleKind::Embedding => [Part::EmbeddingA, Part::EmbeddingB],
+        ModuleKind::Linear | ModuleKind::Head => [Part::LoraA, Part::LoraB],
+    };
+    vec![(a, vec![site.rank, cols]), (b, vec![out, site.rank])]
+}
+
 /// `scaling · B · A` as a change of the weight as it is stored, `[rows, cols]`; on an embedding that is `(B · A)ᵀ`.
 pub fn product(site: &Selected, values: &HostTensors) -> Result<Update> {
     let (a, b) = (field(values, &site.path, "lora_A")?, field(values, &site.path, "lora_B")?);
@@ -89,39 +100,65 @@ pub struct Lora<B: Backend> {
     pub scaling: f64,
     pub dropout: f64,
     /// Names this layer's dropout masks.
-    layer: u64,
+    pub(super) layer: u64,
 }
 
 impl<B: LowRankBackend> Method<B> for Lora<B> {
     type Config = LoraConfig;
 
     fn new(site: &Selected, config: &LoraConfig, fresh: &mut Start<'_, B>) -> Result<Self> {
-        let [a, b] = init::start(site, config.init, fresh)?;
+        Self::start(site, config.init, config.dropout, fresh)
+    }
+
+    fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
+        let y = base.base(x.clone());
+        let kept = dropped(x.clone(), self.dropout, self.layer, pass);
+        y + self.correction(kept, x)
+    }
+
+    fn embed(&self, ids: Tensor<B, 1, Int>, base: &Embedding<B>) -> Tensor<B, 2> {
+        embed(ids, base, self.lora_A.val(), self.lora_B.val(), self.scaling)
+    }
+}
+
+impl<B: LowRankBackend> Lora<B> {
+    pub(super) fn start(site: &Selected, init: LoraInit, dropout: f64, fresh: &Start<'_, B>) -> Result<Self> {
+        let [a, b] = init::start(site, init, fresh)?;
         let (r, [out, cols]) = (site.rank, site.outputs_and_inputs());
-        let start = |values: &[f32], shape| config.init.factorises().then(|| fresh.frozen(values.to_vec(), shape));
+        let start = |values: &[f32], shape| init.factorises().then(|| fresh.frozen(values.to_vec(), shape));
         Ok(Self {
             start_A: start(&a, [r, cols]),
             start_B: start(&b, [out, r]),
             lora_A: fresh.param(a, [r, cols]),
             lora_B: fresh.param(b, [out, r]),
             scaling: site.scaling,
-            dropout: config.dropout,
+            dropout,
             layer: path_hash(&site.path),
         })
     }
 
-    fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
-        let y = base.base(x.clone());
-        let dropped = dropped(x.clone(), self.dropout, self.layer, pass);
-        let trained = low_rank(dropped, LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling));
-        y + match (&self.start_A, &self.start_B) {
-            (Some(a), Some(b)) => trained + low_rank(x, LowRank::product(a.val(), b.val(), -self.scaling)),
-            _ => trained,
+    /// `s · (B A kept − B₀ A₀ x)`: `kept` is x with entries dropped.
+    pub(super) fn correction(&self, kept: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let trained = low_rank(kept, LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling));
+        match self.start_term(x) {
+            Some(start) => trained + start,
+            None => trained,
         }
     }
 
-    fn embed(&self, ids: Tensor<B, 1, Int>, base: &Embedding<B>) -> Tensor<B, 2> {
-        embed(ids, base, self.lora_A.val(), self.lora_B.val(), self.scaling)
+    /// `− s · B₀ A₀ x`, after a start that factorises the weight.
+    pub(super) fn start_term(&self, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+        let (a, b) = (self.start_A.as_ref()?, self.start_B.as_ref()?);
+        Some(low_rank(x, LowRank::product(a.val(), b.val(), -self.scaling)))
+    }
+
+    /// A and B whose scaled product is all that the adapter adds to W, without gradient: `[A; A₀]` and `[B, −B₀]` after such a start.
+    pub(super) fn whole_product(&self) -> [Tensor<B, 2>; 2] {
+        let (a, b) = (self.lora_A.val().detach(), self.lora_B.val().detach());
+        match (&self.start_A, &self.start_B) {
+            (Some(a0), Some(b0)) => [Tensor::cat(vec![a, a0.val()], 0), Tensor::cat(vec![b, b0.val().neg()], 1)],
+            _ => [a, b],
+        }
     }
 }
 

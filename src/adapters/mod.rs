@@ -4,6 +4,7 @@
 //! and the listings.
 
 mod config;
+pub mod dora;
 #[cfg(test)]
 mod fixtures;
 mod init;
@@ -19,7 +20,8 @@ mod targets;
 
 pub use crate::recipe::Findings;
 pub(crate) use config::method_config;
-pub use config::{BiasMode, FullConfig, NoneConfig, Shared, Spec, Targets, Update};
+pub use config::{BiasMode, FullConfig, Lengths, NoneConfig, Shared, Spec, Targets, Update};
+pub use dora::DoraConfig;
 pub use init::LoraInit;
 pub use inject::{Injection, inject};
 pub use lora::LoraConfig;
