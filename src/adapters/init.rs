@@ -135,8 +135,8 @@ fn columns(matrix: &[f64], width: usize, factors: &[f64]) -> Vec<f32> {
 /// A' = [A; A₀], B' = [B, −B₀].
 pub(super) fn fold_start(mut values: HostTensors, selected: &[Selected]) -> Result<HostTensors> {
     for Selected { path, rank, .. } in selected.iter().filter(|site| site.rank > 0) {
-        let mut take = |field: &str| take(&mut values, path, field);
-        let [mut a, b, a0, b0] = [take("lora_A")?, take("lora_B")?, take("start_A")?, take("start_B")?];
+        let mut part = |field: &str| take(&mut values, path, field);
+        let [mut a, b, a0, b0] = [part("lora_A")?, part("lora_B")?, part("start_A")?, part("start_B")?];
         a.values.extend(a0.values);
         a.shape[0] = 2 * rank;
         let rows = b.values.chunks_exact(*rank).zip(b0.values.chunks_exact(*rank));
@@ -210,5 +210,186 @@ impl JsonSchema for LoraInit {
             "description": "`pissa` with that many power iterations in place of the whole decomposition: faster, nearly the same.",
         });
         json_schema!({ "oneOf": WORDS.iter().map(word).chain([niter]).collect::<Vec<_>>() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use burn::tensor::Tensor;
+
+    use super::*;
+    use crate::adapters::fixtures::{self, B, assert_close, golden, linear, tensor};
+    use crate::adapters::lora::Lora;
+    use crate::adapters::modules::tiny;
+    use crate::adapters::peft::{from_file, to_file};
+    use crate::adapters::{AdapterConfig, LoraConfig, Method, Module, Origin, Spec, Targets};
+    use crate::nn::{Linear, Pass, Storage, Weight};
+    use crate::recipe::BaseDtype;
+
+    /// Name, rank and scale of the reference layers.
+    const LAYERS: [(&str, usize, f64); 2] = [("a", 4, 2.0), ("b", 3, 5.0 / 3.0)];
+
+    fn fresh(weight: &Weight<B>, rank: usize, scaling: f64, init: LoraInit) -> Lora<B> {
+        let config = LoraConfig { init, ..LoraConfig::default() };
+        fixtures::fresh(&fixtures::site(ModuleKind::Linear, weight, rank, scaling), weight, &config)
+    }
+
+    fn product(lora: &Lora<B>) -> Tensor<B, 2> {
+        lora.lora_B.val().matmul(lora.lora_A.val())
+    }
+
+    fn largest(difference: Tensor<B, 2>) -> f32 {
+        difference.abs().max().into_scalar()
+    }
+
+    /// Signs of singular vectors are anybody's.
+    #[track_caller]
+    fn same_size<T: burn::tensor::backend::Backend>(found: Tensor<T, 2>, golden: &HostTensors, name: &str) {
+        let found = found.abs().into_data().to_vec::<f32>().unwrap();
+        let worst = found.iter().zip(&golden[name].values).map(|(a, b)| (a - b.abs()).abs()).fold(0.0, f32::max);
+        assert!(worst < 5e-5, "{name} differs by {worst}");
+    }
+
+    #[test]
+    fn factors_residual_output_and_gradients_are_pefts() {
+        for (layer, rank, s) in LAYERS {
+            for init in [LoraInit::Pissa, LoraInit::Olora] {
+                let golden = golden(&format!("init_{layer}_{init}"));
+                let base = linear(&golden);
+                let lora = fresh(&base.weight, rank, s, init);
+                same_size(lora.lora_A.val(), &golden, "lora_A");
+                same_size(lora.lora_B.val(), &golden, "lora_B");
+                let theirs = tensor::<2>(&golden, "lora_B").matmul(tensor(&golden, "lora_A"));
+                assert!(largest(product(&lora) - theirs) < 2e-5, "{layer} {init}");
+                let residual = base.weight.dense() - product(&lora) * s;
+                assert_close(residual, &golden, "residual_weight");
+                let x = tensor::<2>(&golden, "x").require_grad();
+                let y = lora.forward(x.clone(), &base, Pass::EVAL);
+                let grads = (y.clone() * tensor(&golden, "g")).sum().backward();
+                assert_close(y.inner(), &golden, "y");
+                assert_close(x.grad(&grads).unwrap(), &golden, "grad_x");
+                same_size(lora.lora_A.grad(&grads).unwrap(), &golden, "grad_lora_A");
+                same_size(lora.lora_B.grad(&grads).unwrap(), &golden, "grad_lora_B");
+                assert!(lora.start_A.unwrap().val().grad(&grads).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn power_iterations_come_as_close_to_pissa_as_pefts() {
+        for (layer, rank, s) in LAYERS {
+            let (exact, theirs) =
+                (golden(&format!("init_{layer}_pissa")), golden(&format!("init_{layer}_pissa_niter_16")));
+            let product_of = |golden: &HostTensors| tensor::<2>(golden, "lora_B").matmul(tensor(golden, "lora_A"));
+            let base = linear(&exact);
+            let ours = |niter| product(&fresh(&base.weight, rank, s, LoraInit::PissaNiter(niter)));
+            let distance = largest(ours(16) - product_of(&exact));
+            assert!(distance <= largest(product_of(&theirs) - product_of(&exact)) + 1e-5, "{layer}: {distance}");
+            assert!(distance < largest(ours(0) - product_of(&exact)) && distance < 1e-3, "{layer}: {distance}");
+            assert_eq!(largest(ours(2) - ours(2)), 0.0);
+        }
+    }
+
+    /// Eckart and Young: what the largest singular values leave over is the rest of them.
+    #[test]
+    fn pissa_takes_out_the_best_approximation() {
+        let golden = golden("init_b_pissa");
+        let base = linear(&golden);
+        let values: Vec<f64> = golden["weight"].values.iter().map(|v| f64::from(*v)).collect();
+        let rest: f64 = svd(&values, [19, 37]).unwrap().s[3..].iter().map(|s| s * s).sum();
+        let residual = base.weight.dense() - product(&fresh(&base.weight, 3, 0.5, LoraInit::Pissa)) * 0.5;
+        let found = f64::from(residual.powi_scalar(2).sum().into_scalar());
+        assert!((found / rest - 1.0).abs() < 1e-5, "{found} {rest}");
+    }
+
+    #[test]
+    fn olora_starts_with_orthonormal_columns() {
+        let base = linear(&golden("init_a_olora"));
+        let b = fresh(&base.weight, 4, 2.0, LoraInit::Olora).lora_B.val();
+        assert!(largest(b.clone().transpose().matmul(b) - Tensor::eye(4, &Default::default())) < 1e-6);
+    }
+
+    #[test]
+    fn the_layer_starts_as_the_base_and_goes_on_from_the_residual() {
+        let golden = golden("init_b_pissa");
+        let storage = Storage::<B>::new(BaseDtype::Bf16, &Default::default());
+        let packed = Linear::new(storage.weight(golden["weight"].values.clone(), [19, 37]), None);
+        let x = || tensor::<2>(&golden, "x");
+        for base in [linear(&golden), packed] {
+            for init in [LoraInit::Pissa, LoraInit::PissaNiter(2), LoraInit::Olora] {
+                let mut lora = fresh(&base.weight, 3, 0.5, init);
+                let residual = base.weight.dense() - product(&lora) * 0.5;
+                assert_eq!(largest(lora.forward(x(), &base, Pass::EVAL) - base.base(x())), 0.0, "{init}");
+                lora.lora_A = lora.lora_A.map(|a| a * 1.5 + 0.1);
+                let weight = residual + product(&lora) * 0.5;
+                let expected = base.biased(x().matmul(weight.transpose()));
+                assert!(largest(lora.forward(x(), &base, Pass::EVAL) - expected) < 2e-5, "{init}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_factorised_is_refused_by_name() {
+        let refusal = |change: fn(&mut LoraConfig)| {
+            let mut config = LoraConfig { init: LoraInit::Pissa, rank: 48, ..LoraConfig::default() };
+            change(&mut config);
+            let selected = AdapterConfig::from(config).select(&Module::list(&tiny::llama()), Origin::Recipe);
+            selected.map_or_else(|error| error.to_string(), |_| String::new())
+        };
+        // The key projection is 48 × 96.
+        assert_eq!(refusal(|_| ()), "");
+        let told = refusal(|config| config.rank = 49);
+        assert!(told.contains("k_proj") && told.contains("rank") && told.contains("at most 48"), "{told}");
+        assert_eq!(refusal(|config| (config.rank, config.init) = (49, LoraInit::Default)), "");
+        let told = refusal(|config| config.targets = Targets::Names(vec!["embed_tokens".into()]));
+        assert!(told.contains("embedding") && told.contains("pissa"), "{told}");
+    }
+
+    fn file(name: &str) -> HostTensors {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/e2e/llama_extra");
+        let path = root.join(name).join("adapter_model.safetensors");
+        crate::tensors::decode(&std::fs::read(&path).unwrap(), &path).unwrap()
+    }
+
+    /// PEFT's `path_initial_model_for_weight_conversion`, bit for bit.
+    #[test]
+    fn converts_as_peft_does() {
+        let modules = Module::list(&tiny::llama());
+        let targets = Targets::Names(vec!["q_proj".into()]);
+        let recipe = LoraConfig { rank: 4, alpha: 4.0, init: LoraInit::Pissa, targets, ..LoraConfig::default() };
+        let mut values = from_file(file("pissa_trained_raw"));
+        let start = from_file(file("pissa_init")).into_iter();
+        values.extend(start.map(|(path, value)| (path.replace(".lora_", ".start_"), value)));
+        let selected = AdapterConfig::from(recipe.clone()).select(&modules, Origin::Recipe).unwrap();
+        let (saved_as, values) = recipe.export(values, &selected).unwrap();
+        let expected = LoraConfig { rank: 8, alpha: 8.0, init: LoraInit::Default, ..recipe };
+        assert_eq!(saved_as, expected.into());
+        let mut ours = to_file(values, &saved_as, &modules).unwrap();
+        ours.sort_keys();
+        assert_eq!(ours, file("pissa_converted_lora"));
+    }
+
+    #[test]
+    fn twice_the_rank_keeps_every_scale() {
+        let modules = Module::list(&tiny::llama());
+        for rslora in [false, true] {
+            let config = LoraConfig {
+                rank: 6,
+                alpha: 5.0,
+                rslora,
+                rank_pattern: [("q_proj".to_string(), 3)].into(),
+                alpha_pattern: [("v_proj".to_string(), 7.0)].into(),
+                ..LoraConfig::default()
+            };
+            let before = AdapterConfig::from(config.clone()).select(&modules, Origin::Recipe).unwrap();
+            let doubled = LoraConfig::default().with(doubled(config.shared()));
+            let after = AdapterConfig::from(doubled).select(&modules, Origin::Recipe).unwrap();
+            for (before, after) in before.iter().zip(&after) {
+                assert_eq!(after.rank, 2 * before.rank);
+                assert!((after.scaling - before.scaling).abs() < 1e-12, "{}", before.path);
+            }
+        }
     }
 }

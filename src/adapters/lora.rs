@@ -176,13 +176,11 @@ pub(super) fn embed<B: LowRankBackend>(
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::TensorData;
     use lowrank_kernels::DropoutKey;
 
     use super::*;
-    use crate::adapters::fixtures::{B, assert_close, golden, linear, param, tensor};
-    use crate::nn::{Storage, Weight};
-    use crate::recipe::BaseDtype;
+    use crate::adapters::fixtures::{B, assert_close, embedding, golden, golden_embedding, linear, param, tensor};
+    use crate::nn::Weight;
 
     fn lora(tensors: &HostTensors, [a, b]: [&str; 2], scaling: f64) -> Lora<B> {
         let (lora_A, lora_B) = (param(tensors, a), param(tensors, b));
@@ -214,35 +212,10 @@ mod tests {
 
     #[test]
     fn an_embedding_equals_peft_forward_and_in_every_gradient() {
-        // The ids are i64, which the tensor reader has no use for.
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/embedding_lora.safetensors");
-        let bytes = std::fs::read(path).unwrap();
-        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let values = |name: &str| -> Vec<f32> {
-            file.tensor(name)
-                .unwrap()
-                .data()
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-                .collect()
-        };
-        let host = |name: &str, shape: [usize; 2]| {
-            (name.to_string(), crate::tensors::HostTensor { shape: shape.to_vec(), values: values(name) })
-        };
-        let golden = HostTensors::from([
-            host("weight", [11, 8]),
-            host("lora_embedding_A", [3, 11]),
-            host("lora_embedding_B", [8, 3]),
-            host("grad_lora_embedding_A", [3, 11]),
-            host("grad_lora_embedding_B", [8, 3]),
-            host("g", [8, 8]),
-            host("y", [8, 8]),
-        ]);
-        let ids: Vec<i32> = file.tensor("x").unwrap().data().chunks_exact(8).map(|b| i32::from(b[0])).collect();
-        let storage = Storage::<B>::new(BaseDtype::F32, &Default::default());
-        let base = Embedding { weight: storage.weight(values("weight"), [11, 8]), adapter: None };
+        let (golden, ids) = golden_embedding("embedding_lora");
+        let base = embedding(&golden);
         let lora = lora(&golden, ["lora_embedding_A", "lora_embedding_B"], 2.0);
-        let y = lora.embed(Tensor::from_data(TensorData::from(&ids[..]), &Default::default()), &base);
+        let y = lora.embed(ids, &base);
         let grads = (y.clone() * tensor(&golden, "g")).sum().backward();
         assert_close(y.inner(), &golden, "y");
         assert_close(lora.lora_A.grad(&grads).unwrap(), &golden, "grad_lora_embedding_A");
