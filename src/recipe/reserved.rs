@@ -2,9 +2,8 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 20] = [
+const RESERVED: [&str; 19] = [
     "adapter.lora_fa",
-    "adapter.vera",
     "adapter.delta_lora",
     "adapter.adalora",
     "adapter.dora",
@@ -41,7 +40,7 @@ mod tests {
     #[test]
     fn knows_keys_and_values() {
         assert!(key("base.quant") && key("variant") && !key("adapter.lora"));
-        assert!(value("adapter.lora.init", "pissa_niter_4") && value("task", "seq_cls") && value("adapter", "vera"));
+        assert!(value("adapter.lora.init", "pissa_niter_4") && value("task", "seq_cls") && value("adapter", "dora"));
         assert!(!value("adapter.lora.init", "gaussian"));
     }
 }

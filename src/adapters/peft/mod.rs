@@ -64,7 +64,8 @@ mod tests {
     fn adapters(model: &str) -> Vec<PathBuf> {
         let dir = format!("{}/tests/golden/e2e/{model}/adapters", env!("CARGO_MANIFEST_DIR"));
         let mut dirs: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-        dirs.retain(|dir| dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("lora")));
+        let known = |name: &str| name.starts_with("lora") || name.starts_with("vera");
+        dirs.retain(|dir| dir.file_name().is_some_and(|name| known(&name.to_string_lossy())));
         dirs.sort();
         dirs
     }
@@ -83,12 +84,13 @@ mod tests {
                 let (config, tensors) = read(&dir, &model.model_type, &modules).unwrap();
                 assert!(config.warnings.is_empty(), "{:?}", config.warnings);
                 let mut expected = BTreeSet::new();
-                for module in config.adapter.select(&modules, Origin::AdapterFile).unwrap() {
-                    let parts: &[Part] = match module.kind {
-                        ModuleKind::Embedding => &[Part::EmbeddingA, Part::EmbeddingB, Part::BaseLayerWeight],
-                        _ => &[Part::LoraA, Part::LoraB],
-                    };
-                    expected.extend(parts.iter().map(|part| Slot::new(&module.path, *part).key()));
+                let (spec, selected) =
+                    (config.adapter.spec().unwrap(), config.adapter.select(&modules, Origin::AdapterFile).unwrap());
+                expected.extend(spec.common_parts(&selected).into_iter().map(|(part, _)| Slot::common(part).key()));
+                for module in selected {
+                    let embedding = (module.kind == ModuleKind::Embedding).then_some(Part::BaseLayerWeight);
+                    let parts = spec.parts(&module).into_iter().map(|(part, _)| part).chain(embedding);
+                    expected.extend(parts.map(|part| Slot::new(&module.path, part).key()));
                 }
                 let shared = config.adapter.shared().unwrap();
                 let whole = saved(&modules, &shared, Origin::AdapterFile).unwrap();
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn refuses_methods_it_does_not_know_by_name() {
-        for (name, key) in [("dora", "use_dora"), ("vera", "VERA"), ("adalora", "ADALORA")] {
+        for (name, key) in [("dora", "use_dora"), ("adalora", "ADALORA")] {
             let path = format!("{}/tests/golden/e2e/llama/adapters/{name}", env!("CARGO_MANIFEST_DIR"));
             let message = read(Path::new(&path), "llama", &Module::list(&tiny::llama())).unwrap_err().to_string();
             assert!(message.contains(key) && message.contains(CONFIG_FILE), "{message}");
