@@ -54,6 +54,11 @@ pub trait Spec {
     /// Ranges and contradictions beyond those of the shared keys; keys are relative to the method's table.
     fn validate(&self, _found: &mut Findings) {}
 
+    /// Whether alpha scales the correction.
+    fn has_alpha(&self) -> bool {
+        true
+    }
+
     /// Whether the method is defined on an embedding as well as on linear layers.
     fn adapts_embeddings(&self) -> bool {
         true
@@ -86,6 +91,11 @@ pub trait Spec {
     /// The tensors in PEFT's file that the modules share.
     fn common_parts(&self, _selected: &[Selected]) -> Vec<(Part, Vec<usize>)> {
         Vec::new()
+    }
+
+    /// What the modules share and the file leaves out, because it follows from the configuration; by path.
+    fn derived(&self, _selected: &[Selected]) -> HostTensors {
+        HostTensors::new()
     }
 
     /// How one module's weight changes; asked only of the methods that [`Self::export`] returns.

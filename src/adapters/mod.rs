@@ -17,6 +17,7 @@ pub mod peft;
 pub mod random;
 mod table;
 mod targets;
+pub mod vera;
 
 pub use crate::recipe::Findings;
 pub(crate) use config::method_config;
@@ -29,3 +30,4 @@ pub use method::{Method, Moment, Pool, Rule, Start};
 pub use modules::*;
 pub use table::*;
 pub use targets::*;
+pub use vera::VeraConfig;

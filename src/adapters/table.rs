@@ -1,5 +1,8 @@
 //! The table of methods: one line each, from which everything that lists them is made.
 
+// A layer has one adapter and a recipe one configuration: nothing is gained by boxing.
+#![allow(clippy::large_enum_variant)]
+
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
@@ -8,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{FullConfig, NoneConfig, Selected, Spec, dora, lora};
+use super::{FullConfig, NoneConfig, Selected, Spec, dora, lora, vera};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -139,5 +142,12 @@ adapters! {
         trains: "A [r, in], B [out, r], m [out]",
         parameters: "r (in + out) + out",
         paper: "Liu et al. 2024, arXiv 2402.09353",
+    }
+    vera::Vera(VeraConfig) as "vera" {
+        summary: "Vector-based random matrix adaptation",
+        equation: "y = W x + b * (B (d * (A x)))",
+        trains: "b [out], d [r]; A and B are random, frozen and shared",
+        parameters: "out + r",
+        paper: "Kopiczko et al. 2023, arXiv 2310.11454",
     }
 }

@@ -143,7 +143,7 @@ fn two_adapters_contradict_each_other() {
 #[test]
 fn what_a_later_version_may_have_is_not_called_a_typo() {
     for set in [
-        "adapter.vera.rank=4",
+        "adapter.dora.rank=4",
         "adapter=adalora",
         "adapter.lora.init=loftq",
         "base.quant.nf4.block=64",
@@ -186,6 +186,12 @@ fn values_that_cannot_be_meant_are_refused() {
         "adapter.lora.alpha_pattern.q_proj=inf",
         "adapter.lora.bias=some",
         "adapter.lora={ rank = 3, init = \"orthogonal\" }",
+        "adapter.vera.rank=0",
+        "adapter.vera.alpha=16",
+        "adapter.vera.d_initial=0",
+        "adapter.vera.d_initial=1e-50",
+        "adapter.vera.projection_prng_key=-1",
+        "adapter.vera.projection_prng_key=4294967296",
         "data.train=rows.xml",
         "data.train=synthetic:meun",
         "data.eval={ fraction = 1.0 }",

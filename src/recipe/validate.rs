@@ -92,7 +92,9 @@ fn shared(spec: &dyn Spec, found: &mut Findings) {
     let shared = spec.shared();
     let above_zero = |value: f64| value > 0.0;
     found.size("rank", shared.rank, 1);
-    found.number("alpha", shared.alpha, above_zero, "a number above 0");
+    if spec.has_alpha() {
+        found.number("alpha", shared.alpha, above_zero, "a number above 0");
+    }
     found.number("dropout", shared.dropout, |p| (0.0..1.0).contains(&p), "0 or more, below 1");
     for (pattern, &rank) in &shared.rank_pattern {
         found.size(&child("rank_pattern", pattern), rank, 1);

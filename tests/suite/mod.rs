@@ -14,6 +14,7 @@ macro_rules! on {
             parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
                 first_gradients, bf16_base_is_close;
             training: twenty_steps_equal_peft, pissa_equals_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
+                random_projections_are_shared_and_stay,
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,
                 accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip);
     };

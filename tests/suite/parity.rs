@@ -66,7 +66,8 @@ pub fn greedy_generation(runtime: &dyn Runtime) {
     assert_eq!(heard, ids[8..]);
 }
 
-/// Adapters that PEFT wrote: with its own options of targets, ranks, layers and whole modules.
+/// Adapters that PEFT wrote: LoRA's with their own options of targets, ranks, layers and whole modules; VeRA's with and
+/// without saved projections.
 const ADAPTERS: &[(&str, &[&str])] = &[
     (
         "llama",
@@ -78,6 +79,8 @@ const ADAPTERS: &[(&str, &[&str])] = &[
             "lora_layers_to_transform",
             "lora_exclude",
             "dora",
+            "vera",
+            "vera_noproj",
         ],
     ),
     ("qwen2", &["lora", "lora_qv"]),

@@ -122,7 +122,7 @@ impl<'a> Planner<'a, '_> {
     }
 
     fn take_common(&mut self) -> Result<()> {
-        let mut values = HostTensors::new();
+        let mut values = self.spec.derived(self.adapted);
         for (part, _) in self.spec.common_parts(self.adapted) {
             self.put(Slot::common(part), &mut values)?;
         }

@@ -5,7 +5,7 @@ use safetensors::SafeTensors;
 use super::*;
 use crate::adapters::modules::tiny;
 use crate::adapters::peft::{self, Part, Slot};
-use crate::adapters::{AdapterConfig, DoraConfig, LoraConfig, Targets};
+use crate::adapters::{AdapterConfig, DoraConfig, LoraConfig, Targets, VeraConfig};
 use crate::tensors::{HostTensor, HostTensors};
 
 /// Weights in memory.
@@ -113,6 +113,28 @@ fn linear_layers_merge_as_in_peft() {
         assert_close(&merged[&format!("{Q}.weight")], &golden("merged_weight"), 1e-6);
         assert_eq!(merged["other"], golden("x"));
         assert_eq!((report.tensors, report.changed, report.rounding), (2, 1, 0.0), "{name}");
+    }
+}
+
+/// With projections from the file, and with those that its key stands for.
+#[test]
+fn vera_merges_as_in_peft() {
+    for name in ["linear_a_vera", "linear_b_vera"] {
+        let golden = golden(&format!("{name}.safetensors"));
+        let weight = golden("weight");
+        let config = with_q(weight.shape[0], weight.shape[1]);
+        for save_projection in [true, false] {
+            let own = [(Part::LambdaB, "vera_lambda_b"), (Part::LambdaD, "vera_lambda_d")];
+            let own = own.map(|(part, name)| (Slot::new(Q, part), golden(name)));
+            let common = [(Part::ProjectionA, "vera_A"), (Part::ProjectionB, "vera_B")];
+            let common = common.map(|(part, name)| (Slot::common(part), golden(name)));
+            let tensors = own.into_iter().chain(common.into_iter().filter(|_| save_projection));
+            let targets = Targets::Names(vec!["q_proj".into()]);
+            let vera = VeraConfig { rank: 6, targets, save_projection, ..VeraConfig::default() };
+            let base = [(format!("{Q}.weight"), weight.clone())].into();
+            let (_, merged) = run(base, &config, &adapter(vera, tensors), OutDtype::F32).unwrap();
+            assert_close(&merged[&format!("{Q}.weight")], &golden("merged_weight"), 1e-6);
+        }
     }
 }
 

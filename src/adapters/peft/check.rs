@@ -36,6 +36,12 @@ pub(super) fn tensors(tensors: &AdapterTensors, config: &AdapterConfig, modules:
     expected.extend(saved.iter().map(|module| Slot::new(&module.path, Part::Weight).key()));
     let missing: Vec<_> = expected.iter().filter(|name| !tensors.contains_key(*name)).collect();
     let mut problems = Vec::new();
+    let (common, foreign): (Vec<_>, Vec<_>) = foreign.into_iter().partition(|name| is_common(name));
+    if !common.is_empty() {
+        let what = "the file has tensors that all modules share, and its configuration does not announce them";
+        let hint = "`save_projection` announces VeRA's projections; without it they are drawn from the key";
+        problems.push(InputError::new(what).found(list(&common)).hint(hint));
+    }
     if !foreign.is_empty() {
         let what = format!("{} tensors belong to no module that the adapter adapts in this model", foreign.len());
         problems.push(InputError::new(what).found(list(&foreign)));
@@ -44,6 +50,10 @@ pub(super) fn tensors(tensors: &AdapterTensors, config: &AdapterConfig, modules:
         problems.push(InputError::new(format!("{} tensors are missing", missing.len())).expected(list(&missing)));
     }
     if problems.is_empty() { Ok(()) } else { Err(Error::Inputs(problems)) }
+}
+
+fn is_common(name: &str) -> bool {
+    Slot::parse(name).is_some_and(|slot| slot.part.is_common())
 }
 
 /// Names and shapes of the tensors of the method itself.

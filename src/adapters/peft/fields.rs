@@ -36,8 +36,7 @@ impl Fields {
     }
 
     pub fn boolean(&mut self, key: &str) -> Field<bool> {
-        let wrong = |value: Value| unexpected(key, &value, "true or false");
-        self.take(key).map_or(Ok(false), |value| value.as_bool().ok_or_else(|| wrong(value)))
+        self.take(key).map_or(Ok(false), |value| boolean(key, value))
     }
 
     pub fn string(&mut self, key: &str) -> Field<Option<String>> {
@@ -86,6 +85,10 @@ impl Fields {
             Some(value) => Err(unexpected(key, &value, "an object")),
         }
     }
+}
+
+pub(super) fn boolean(key: &str, value: Value) -> Field<bool> {
+    value.as_bool().ok_or_else(|| unexpected(key, &value, "true or false"))
 }
 
 pub(super) fn string(key: &str, value: Value) -> Field<String> {
