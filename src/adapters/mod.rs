@@ -4,6 +4,7 @@
 //! and the listings.
 
 mod config;
+pub mod delta_lora;
 #[cfg(test)]
 mod fixtures;
 mod inject;
@@ -13,12 +14,14 @@ mod method;
 mod modules;
 pub mod peft;
 pub mod random;
+mod stacked;
 mod table;
 mod targets;
 
 pub use crate::recipe::Findings;
 pub(crate) use config::method_config;
 pub use config::{BiasMode, FullConfig, NoneConfig, Shared, Spec, Targets, Update};
+pub use delta_lora::DeltaLoraConfig;
 pub use inject::{Injection, inject};
 pub use lora::{LoraConfig, LoraInit};
 pub use method::{Method, Moment, Pool, Rule, Start};

@@ -1,5 +1,8 @@
 //! The table of methods: one line each, from which everything that lists them is made.
 
+// A layer has one adapter and a recipe one configuration: nothing is gained by boxing.
+#![allow(clippy::large_enum_variant)]
+
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
@@ -8,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{FullConfig, NoneConfig, Selected, Spec, lora};
+use super::{FullConfig, NoneConfig, Selected, Spec, delta_lora, lora};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -80,8 +83,6 @@ macro_rules! adapters {
         /// Exactly one of the tables `[adapter.NAME]`.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
-        // One recipe has one of these: nothing is gained by boxing.
-        #[expect(clippy::large_enum_variant)]
         pub enum AdapterConfig {
             $(#[doc = $summary] #[serde(rename = $name)] $variant($module::$config),)*
             /// Every weight trains, in a dense copy of its own.
@@ -134,5 +135,12 @@ adapters! {
         trains: "A [r, in], B [out, r]",
         parameters: "r (in + out)",
         paper: "Hu et al. 2021, arXiv 2106.09685",
+    }
+    delta_lora::DeltaLora(DeltaLoraConfig) as "delta_lora" {
+        summary: "LoRA whose frozen weight moves along with the product",
+        equation: "y = W x + s B A x + λ s (B A - B_K A_K) x",
+        trains: "A [r, in], B [out, r]",
+        parameters: "r (in + out)",
+        paper: "Zi et al. 2023, arXiv 2309.02411",
     }
 }
