@@ -159,7 +159,8 @@ fn writing_w_at_every_step_gives_the_same() {
         }
         worst = worst.max(distance(&side.outputs(), &writer.student.outputs()));
     }
-    assert!(worst < 2e-4, "{worst}");
+    // Outputs are of order one.
+    assert!(worst < 2e-5, "{worst}");
     // W has gone as far as a matrix of rank 2r can.
     let moved: Vec<f64> = writer.w.iter().zip(&w).map(|(now, start)| now - start).collect();
     let s = svd(&moved, [OUT, IN]).unwrap().s;
@@ -179,7 +180,7 @@ fn from_the_first_step_on_it_is_lora_of_a_larger_alpha_under_adam() {
         plain.step(3e-3);
         worst = worst.max(distance(&side.outputs(), &plain.outputs()));
     }
-    assert!(worst < 1e-4, "{worst}");
+    assert!(worst < 2e-5, "{worst}");
     let start = Student::new(delta(0), &optim);
     assert!(distance(&side.outputs(), &start.outputs()) > 0.5, "learned nothing");
 }
