@@ -79,6 +79,11 @@ pub trait Spec {
         site.rank + site.cols
     }
 
+    /// What is odd about a run of this many optimizer steps, one sentence each.
+    fn warnings(&self, _total_steps: usize) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The method under which PEFT opens the trained adapter, and its values. `values` are by path: adapter
     /// parameters (frozen ones too), biases and modules that train whole.
     fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)>;

@@ -4,6 +4,7 @@
 //! and the listings.
 
 mod config;
+pub mod delta_lora;
 pub mod dora;
 #[cfg(test)]
 mod fixtures;
@@ -15,6 +16,7 @@ mod method;
 mod modules;
 pub mod peft;
 pub mod random;
+mod stacked;
 mod table;
 mod targets;
 pub mod vera;
@@ -22,6 +24,7 @@ pub mod vera;
 pub use crate::recipe::Findings;
 pub(crate) use config::method_config;
 pub use config::{BiasMode, FullConfig, Lengths, NoneConfig, Shared, Spec, Targets, Update};
+pub use delta_lora::DeltaLoraConfig;
 pub use dora::DoraConfig;
 pub use init::LoraInit;
 pub use inject::{Injection, inject};

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{FullConfig, NoneConfig, Selected, Spec, dora, lora, vera};
+use super::{FullConfig, NoneConfig, Selected, Spec, delta_lora, dora, lora, vera};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -149,5 +149,12 @@ adapters! {
         trains: "b [out], d [r]; A and B are random, frozen and shared",
         parameters: "out + r",
         paper: "Kopiczko et al. 2023, arXiv 2310.11454",
+    }
+    delta_lora::DeltaLora(DeltaLoraConfig) as "delta_lora" {
+        summary: "LoRA whose frozen weight moves along with the product",
+        equation: "y = W x + s B A x + λ s (B A - B_K A_K) x",
+        trains: "A [r, in], B [out, r]",
+        parameters: "r (in + out)",
+        paper: "Zi et al. 2023, arXiv 2309.02411",
     }
 }

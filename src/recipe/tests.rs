@@ -305,3 +305,19 @@ fn shipped_recipes_are_found_by_name() {
     let error = shipped.load("tiny/lroa", &[]).unwrap_err().to_string();
     assert!(error.contains("did you mean `tiny/lora`?"), "{error}");
 }
+
+#[test]
+fn delta_lora_takes_no_dropout_and_no_negative_lambda() {
+    for (set, says) in [
+        ("adapter.delta_lora.dropout=0.1", "not the gradient of W"),
+        ("adapter.delta_lora.lambda=-1", "`adapter.delta_lora.lambda` is out of range"),
+        ("adapter.delta_lora.lambda=nan", "`adapter.delta_lora.lambda` is out of range"),
+        ("adapter.delta_lora.lambda=1e300", "`adapter.delta_lora.lambda` is out of range"),
+        ("adapter.delta_lora.start_step=-1", "start_step"),
+        ("adapter.delta_lora.rank=40000", "twice its rank"),
+    ] {
+        assert!(refused(set).contains(says), "{}", refused(set));
+    }
+    let AdapterConfig::DeltaLora(delta) = good(&["adapter.delta_lora={}"]).adapter else { panic!() };
+    assert_eq!((delta.rank, delta.lambda, delta.start_step), (8, 2.0, 500));
+}

@@ -141,7 +141,9 @@ impl Job {
             counted.chain(report.warnings.iter().map(|w| warning(&w.code, &w.text, w.count))).collect::<Vec<_>>()
         };
         let eval = self.splits.eval.as_ref().map(|eval| of("evaluation", &eval.report));
-        [of("training", &self.splits.train.report), eval.unwrap_or_default()].concat()
+        let of_method = self.recipe.adapter.spec().map(|spec| spec.warnings(self.steps)).unwrap_or_default();
+        let of_method = of_method.iter().map(|text| warning("adapter", text, 1)).collect();
+        [of_method, of("training", &self.splits.train.report), eval.unwrap_or_default()].concat()
     }
 }
 
