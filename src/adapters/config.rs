@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::peft::Part;
 use super::{AdapterConfig, Findings, ModuleKind, Selected};
 use crate::Result;
+use crate::error::InputError;
 use crate::tensors::HostTensors;
 
 /// The keys that decide which modules carry an adapter, and of what rank and scale.
@@ -53,9 +54,22 @@ pub trait Spec {
     /// Ranges and contradictions beyond those of the shared keys; keys are relative to the method's table.
     fn validate(&self, _found: &mut Findings) {}
 
+    /// The recipe's key for the rank.
+    fn rank_key(&self) -> &'static str {
+        "rank"
+    }
+
+    /// The run will take `steps` optimizer steps: what follows from that, and what does not fit into it.
+    fn plan(&mut self, _steps: usize, _found: &mut Findings) {}
+
     /// Whether the method is defined on an embedding as well as on linear layers.
     fn adapts_embeddings(&self) -> bool {
         true
+    }
+
+    /// The modules with the rank and scale that they have under this method, where those are not LoRA's.
+    fn fit(&self, selected: Vec<Selected>) -> Result<Vec<Selected>, InputError> {
+        Ok(selected)
     }
 
     /// Parameters that train in one module.

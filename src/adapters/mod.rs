@@ -3,6 +3,7 @@
 //! A method is a file and one line of the table in `table.rs`, which makes the module enum, the recipe's enum
 //! and the listings.
 
+pub mod adalora;
 mod config;
 #[cfg(test)]
 mod fixtures;
@@ -17,6 +18,7 @@ mod table;
 mod targets;
 
 pub use crate::recipe::Findings;
+pub use adalora::AdaLoraConfig;
 pub(crate) use config::method_config;
 pub use config::{BiasMode, FullConfig, NoneConfig, Shared, Spec, Targets, Update};
 pub use inject::{Injection, inject};

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{FullConfig, NoneConfig, Selected, Spec, lora};
+use super::{Findings, FullConfig, NoneConfig, Selected, Spec, adalora, lora};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -80,8 +80,6 @@ macro_rules! adapters {
         /// Exactly one of the tables `[adapter.NAME]`.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
-        // One recipe has one of these: nothing is gained by boxing.
-        #[expect(clippy::large_enum_variant)]
         pub enum AdapterConfig {
             $(#[doc = $summary] #[serde(rename = $name)] $variant($module::$config),)*
             /// Every weight trains, in a dense copy of its own.
@@ -102,6 +100,14 @@ macro_rules! adapters {
                 match self {
                     $(Self::$variant(config) => Some(config),)*
                     Self::Full(_) | Self::None(_) => None,
+                }
+            }
+
+            /// The run will take `steps` optimizer steps; see [`Spec::plan`].
+            pub fn plan(&mut self, steps: usize, found: &mut Findings) {
+                match self {
+                    $(Self::$variant(config) => Spec::plan(config, steps, found),)*
+                    Self::Full(_) | Self::None(_) => {}
                 }
             }
 
@@ -134,5 +140,12 @@ adapters! {
         trains: "A [r, in], B [out, r]",
         parameters: "r (in + out)",
         paper: "Hu et al. 2021, arXiv 2106.09685",
+    }
+    adalora::AdaLora(AdaLoraConfig) as "adalora" {
+        summary: "Adaptive low-rank adaptation: a budget of ranks moves to where they matter",
+        equation: "y = W x + s B (E * A x)",
+        trains: "A [r, in], E [r], B [out, r]; fewer rows as the budget shrinks",
+        parameters: "r (in + out + 1)",
+        paper: "Zhang et al. 2023, arXiv 2303.10512",
     }
 }

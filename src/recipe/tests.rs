@@ -144,7 +144,7 @@ fn two_adapters_contradict_each_other() {
 fn what_a_later_version_may_have_is_not_called_a_typo() {
     for set in [
         "adapter.vera.rank=4",
-        "adapter=adalora",
+        "adapter=dora",
         "adapter.lora.init=pissa_niter_4",
         "base.quant.nf4.block=64",
         "optim.offload=host",

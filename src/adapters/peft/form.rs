@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::adalora;
 use super::fields::{self, Fields, brief, printable};
 use crate::adapters::{AdapterConfig, BiasMode, LoraConfig, LoraInit, MAX_RANK, Module, Shared, Targets, linear_paths};
 use crate::error::InputError;
@@ -18,7 +19,10 @@ pub(super) struct Form {
     write: fn(&AdapterConfig) -> Option<Map<String, Value>>,
 }
 
-const FORMS: [Form; 1] = [Form { peft_type: "LORA", read: read_lora, write: write_lora }];
+const FORMS: [Form; 2] = [
+    Form { peft_type: "LORA", read: read_lora, write: write_lora },
+    Form { peft_type: "ADALORA", read: adalora::read, write: adalora::write },
+];
 
 pub(super) fn find(peft_type: &Value) -> Result<&'static Form, InputError> {
     FORMS.iter().find(|form| *peft_type == form.peft_type).ok_or_else(|| {
@@ -125,7 +129,7 @@ fn lora_keys(shared: &Shared) -> Map<String, Value> {
     object.as_object().cloned().unwrap_or_default()
 }
 
-fn dropout(fields: &mut Fields, key: &str) -> Result<f64, InputError> {
+pub(super) fn dropout(fields: &mut Fields, key: &str) -> Result<f64, InputError> {
     let p = fields.number(key, 0.0)?;
     if (0.0..1.0).contains(&p) {
         return Ok(p);
@@ -133,7 +137,7 @@ fn dropout(fields: &mut Fields, key: &str) -> Result<f64, InputError> {
     Err(InputError::new("dropout is a probability").key(key).found(p).expected("0 to 1"))
 }
 
-fn rank(key: &str, value: Value) -> Result<usize, InputError> {
+pub(super) fn rank(key: &str, value: Value) -> Result<usize, InputError> {
     let found = brief(&value);
     let rank = fields::index(key, value).unwrap_or(0);
     if (1..=MAX_RANK).contains(&rank) {
@@ -192,6 +196,6 @@ fn default_targets(model_type: &str) -> Result<Targets, InputError> {
 }
 
 /// PEFT's alphas are integers where they can be.
-fn whole(alpha: f64) -> Value {
+pub(super) fn whole(alpha: f64) -> Value {
     if alpha.fract() == 0.0 && alpha.abs() < 1e15 { json!(alpha as i64) } else { json!(alpha) }
 }

@@ -1,5 +1,6 @@
 //! PEFT's adapter directory: `adapter_config.json` and `adapter_model.safetensors`.
 
+mod adalora;
 mod check;
 mod config;
 mod fields;
@@ -61,10 +62,15 @@ mod tests {
     use crate::adapters::{Module, ModuleKind, Origin, saved};
     use crate::models::ModelConfig;
 
+    /// Beginnings of the names of those that are read.
+    const METHODS: [&str; 2] = ["lora", "adalora"];
+
     fn adapters(model: &str) -> Vec<PathBuf> {
         let dir = format!("{}/tests/golden/e2e/{model}/adapters", env!("CARGO_MANIFEST_DIR"));
         let mut dirs: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-        dirs.retain(|dir| dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("lora")));
+        dirs.retain(|dir| {
+            dir.file_name().is_some_and(|name| METHODS.iter().any(|method| name.to_string_lossy().starts_with(method)))
+        });
         dirs.sort();
         dirs
     }
@@ -84,8 +90,9 @@ mod tests {
                 assert!(config.warnings.is_empty(), "{:?}", config.warnings);
                 let mut expected = BTreeSet::new();
                 for module in config.adapter.select(&modules, Origin::AdapterFile).unwrap() {
-                    let parts: &[Part] = match module.kind {
-                        ModuleKind::Embedding => &[Part::EmbeddingA, Part::EmbeddingB, Part::BaseLayerWeight],
+                    let parts: &[Part] = match (module.kind, config.adapter.name()) {
+                        (ModuleKind::Embedding, _) => &[Part::EmbeddingA, Part::EmbeddingB, Part::BaseLayerWeight],
+                        (_, "adalora") => &[Part::AdaA, Part::AdaE, Part::AdaB],
                         _ => &[Part::LoraA, Part::LoraB],
                     };
                     expected.extend(parts.iter().map(|part| Slot::new(&module.path, *part).key()));
@@ -122,7 +129,7 @@ mod tests {
 
     #[test]
     fn refuses_methods_it_does_not_know_by_name() {
-        for (name, key) in [("dora", "use_dora"), ("vera", "VERA"), ("adalora", "ADALORA")] {
+        for (name, key) in [("dora", "use_dora"), ("vera", "VERA")] {
             let path = format!("{}/tests/golden/e2e/llama/adapters/{name}", env!("CARGO_MANIFEST_DIR"));
             let message = read(Path::new(&path), "llama", &Module::list(&tiny::llama())).unwrap_err().to_string();
             assert!(message.contains(key) && message.contains(CONFIG_FILE), "{message}");

@@ -1,0 +1,94 @@
+//! `peft_type` `ADALORA`: LoRA's keys, the schedule, and which triplets are left.
+
+use serde_json::{Map, Value, json};
+
+use super::fields::{self, Fields, is_active, printable, unexpected};
+use super::form::{dropout, rank, whole};
+use crate::adapters::adalora::Outcome;
+use crate::adapters::{AdaLoraConfig, AdapterConfig, Shared};
+use crate::error::InputError;
+
+/// Keys of LoRA that PEFT reads into an AdaLoRA adapter and never looks at.
+const IGNORED: [&str; 4] = ["alpha_pattern", "init_lora_weights", "r", "use_rslora"];
+/// Those of them that someone may have counted on.
+const MISLEADING: [&str; 2] = ["alpha_pattern", "use_rslora"];
+
+pub(super) fn read(
+    fields: &mut Fields,
+    scope: Shared,
+    warnings: &mut Vec<String>,
+) -> Result<AdapterConfig, InputError> {
+    let init_rank = fields.take_raw("init_r").map_or(Ok(12), |value| rank("init_r", value))?;
+    let mut whole_number = |key: &str, default| fields.take(key).map_or(Ok(default), |value| fields::index(key, value));
+    let target_rank = whole_number("target_r", 8)?;
+    let (warmup_steps, final_steps) = (whole_number("tinit", 0)?, whole_number("tfinal", 0)?);
+    let (interval, total_steps) = (whole_number("deltaT", 1)?, whole_number("total_step", 0)?);
+    let config = AdaLoraConfig {
+        init_rank,
+        target_rank,
+        alpha: fields.number("lora_alpha", 8.0)?,
+        warmup_steps,
+        final_steps,
+        interval,
+        beta1: fields.number("beta1", 0.85)?,
+        beta2: fields.number("beta2", 0.85)?,
+        orth_weight: fields.number("orth_reg_weight", 0.5)?,
+        outcome: Outcome { total_steps, rank_pattern: fields.table("rank_pattern", flags)? },
+        ..AdaLoraConfig::default()
+    };
+    config.outcome.rank_pattern.iter().try_for_each(|(name, kept)| check_pattern(name, kept.len(), init_rank))?;
+    if config.alpha <= 0.0 {
+        warnings.push(format!("lora_alpha {} stands for init_r, {init_rank}", config.alpha));
+    }
+    for key in IGNORED {
+        if fields.take(key).is_some_and(|value| is_active(&value)) && MISLEADING.contains(&key) {
+            warnings.push(format!("{key} is passed over, as PEFT does in AdaLoRA"));
+        }
+    }
+    let dropout = dropout(fields, "lora_dropout")?;
+    Ok(config.with(Shared { dropout, ..scope }).into())
+}
+
+fn check_pattern(name: &str, len: usize, init_rank: usize) -> Result<(), InputError> {
+    let problem = |what: &str| InputError::new(format!("{}: {what}", printable(name, 120))).key("rank_pattern");
+    if !name.ends_with(".lora_E") {
+        return Err(problem("not the name of a module's lora_E").expected("MODULE.lora_E"));
+    }
+    if len != init_rank {
+        return Err(problem("must say of each triplet whether it is left")
+            .found(len)
+            .expected(format!("init_r = {init_rank}")));
+    }
+    Ok(())
+}
+
+fn flags(key: &str, value: Value) -> Result<Vec<bool>, InputError> {
+    let flags = value.as_array().and_then(|items| items.iter().map(Value::as_bool).collect());
+    flags.ok_or_else(|| unexpected(key, &value, "a list of true and false"))
+}
+
+pub(super) fn write(adapter: &AdapterConfig) -> Option<Map<String, Value>> {
+    let AdapterConfig::AdaLora(config) = adapter else { return None };
+    let object = json!({
+        "alpha_pattern": {},
+        "beta1": config.beta1,
+        "beta2": config.beta2,
+        "deltaT": config.interval,
+        "init_lora_weights": true,
+        "init_r": config.init_rank,
+        "lora_alpha": whole(config.alpha),
+        "lora_bias": false,
+        "lora_dropout": config.dropout,
+        "orth_reg_weight": config.orth_weight,
+        // Not looked at; any other value makes PEFT warn of that.
+        "r": 8,
+        "rank_pattern": config.outcome.rank_pattern,
+        "target_r": config.target_rank,
+        "tfinal": config.final_steps,
+        "tinit": config.warmup_steps,
+        "total_step": config.outcome.total_steps,
+        "use_dora": false,
+        "use_rslora": false,
+    });
+    object.as_object().cloned()
+}
