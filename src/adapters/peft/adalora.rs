@@ -92,3 +92,84 @@ pub(super) fn write(adapter: &AdapterConfig) -> Option<Map<String, Value>> {
     });
     object.as_object().cloned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::adapters::modules::tiny;
+    use crate::adapters::peft::{self, CONFIG_FILE, PeftConfig, TENSORS_FILE};
+    use crate::adapters::{Module, Origin};
+    use crate::tensors;
+
+    const NAME: &str = "model.layers.0.self_attn.q_proj.lora_E";
+
+    fn golden() -> String {
+        format!("{}/tests/golden/e2e/llama/adapters/adalora", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    fn parse(change: Value) -> Result<PeftConfig, InputError> {
+        let text = std::fs::read_to_string(Path::new(&golden()).join(CONFIG_FILE)).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        change.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
+        PeftConfig::parse(&config.to_string(), "llama")
+    }
+
+    #[test]
+    fn ranks_come_from_the_pattern_and_the_scale_from_init_r() {
+        let config = parse(json!({})).unwrap();
+        let sites = config.adapter.select(&Module::list(&tiny::llama()), Origin::AdapterFile).unwrap();
+        assert!(sites.iter().all(|site| site.rank == 4 && (site.scaling - 4.0 / 6.00001).abs() < 1e-12));
+        assert_eq!(sites.len(), 4);
+        let config = parse(json!({ "lora_alpha": 0, "use_rslora": true })).unwrap();
+        let sites = config.adapter.select(&Module::list(&tiny::llama()), Origin::AdapterFile).unwrap();
+        assert!((sites[0].scaling - 6.0 / 6.00001).abs() < 1e-12);
+        assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    }
+
+    #[test]
+    fn a_pattern_that_cannot_be_meant_is_refused_by_name() {
+        for pattern in [
+            json!([true]),
+            json!({ NAME: [true, false] }),
+            json!({ NAME: [1, 0, 1, 0, 1, 0] }),
+            json!({ NAME: true }),
+            json!({ "model.layers.0.self_attn.q_proj": [true, true, true, true, true, true] }),
+        ] {
+            let error = parse(json!({ "rank_pattern": pattern })).unwrap_err();
+            assert_eq!(error.place, Some(("key", "rank_pattern".into())), "{pattern}");
+        }
+        let stray = parse(json!({ "rank_pattern": { "a.lora_E": [true, true, true, true, true, true] } })).unwrap();
+        let error = stray.adapter.select(&Module::list(&tiny::llama()), Origin::AdapterFile).unwrap_err().to_string();
+        assert!(error.contains("rank_pattern") && error.contains("a.lora_E"), "{error}");
+        for (key, value) in [("init_r", json!(0)), ("init_r", json!(1u64 << 40)), ("tinit", json!(-1)), ("beta1", json!("x"))] {
+            assert_eq!(parse(json!({ key: value })).unwrap_err().place, Some(("key", key.into())));
+        }
+    }
+
+    #[test]
+    fn a_module_without_triplets_is_read_and_one_with_the_wrong_number_refused() {
+        let modules = Module::list(&tiny::llama());
+        let (config, mut tensors) = peft::read(Path::new(&golden()), "llama", &modules).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let write = |pattern: [bool; 6], tensors: &peft::AdapterTensors| {
+            let AdapterConfig::AdaLora(mut adapter) = config.adapter.clone() else { panic!("{config:?}") };
+            adapter.outcome.rank_pattern.insert(NAME.into(), pattern.into());
+            let bytes = tensors::encode(tensors).unwrap();
+            std::fs::write(dir.path().join(TENSORS_FILE), bytes).unwrap();
+            let text = PeftConfig::new(adapter, "base").to_json(&modules).to_string();
+            std::fs::write(dir.path().join(CONFIG_FILE), text).unwrap();
+            peft::read(dir.path(), "llama", &modules)
+        };
+        let error = write([true, false, false, false, false, false], &tensors).unwrap_err().to_string();
+        assert!(error.contains("q_proj.lora_A") && error.contains("rank_pattern"), "{error}");
+        for (part, shape) in [("A", [0, 96]), ("E", [0, 1]), ("B", [96, 0])] {
+            let name = format!("base_model.model.model.layers.0.self_attn.q_proj.lora_{part}");
+            tensors[&name] = tensors::HostTensor { shape: shape.into(), values: Vec::new() };
+        }
+        let (config, tensors) = write([false; 6], &tensors).unwrap();
+        assert_eq!(config.adapter.select(&modules, Origin::AdapterFile).unwrap()[0].rank, 0);
+        assert_eq!(peft::from_file(tensors).len(), 3 * 3);
+    }
+}
