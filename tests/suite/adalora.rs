@@ -152,7 +152,8 @@ pub fn the_saved_adapter_computes_the_same(runtime: &dyn Runtime) {
         assert_close(&saved, &trained, 1e-5, "saved");
         assert!(difference(&trained, &golden.f32("base.logits")) > 1e-3, "it has learned nothing");
         if to == STEPS {
-            let rows: usize = again.export().iter().filter(|(p, _)| p.ends_with("lora_E")).map(|(_, e)| e.shape[0]).sum();
+            let rows: usize =
+                again.export().iter().filter(|(p, _)| p.ends_with("lora_E")).map(|(_, e)| e.shape[0]).sum();
             assert_eq!(rows, MODULES, "only what is left is saved");
         }
     }

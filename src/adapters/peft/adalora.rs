@@ -143,7 +143,9 @@ mod tests {
         let stray = parse(json!({ "rank_pattern": { "a.lora_E": [true, true, true, true, true, true] } })).unwrap();
         let error = stray.adapter.select(&Module::list(&tiny::llama()), Origin::AdapterFile).unwrap_err().to_string();
         assert!(error.contains("rank_pattern") && error.contains("a.lora_E"), "{error}");
-        for (key, value) in [("init_r", json!(0)), ("init_r", json!(1u64 << 40)), ("tinit", json!(-1)), ("beta1", json!("x"))] {
+        for (key, value) in
+            [("init_r", json!(0)), ("init_r", json!(1u64 << 40)), ("tinit", json!(-1)), ("beta1", json!("x"))]
+        {
             assert_eq!(parse(json!({ key: value })).unwrap_err().place, Some(("key", key.into())));
         }
     }
