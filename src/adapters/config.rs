@@ -59,6 +59,14 @@ pub trait Spec {
         true
     }
 
+    /// The recipe's key for the rank.
+    fn rank_key(&self) -> &'static str {
+        "rank"
+    }
+
+    /// The run will take `steps` optimizer steps: what follows from that, and what does not fit into it.
+    fn plan(&mut self, _steps: usize, _found: &mut Findings) {}
+
     /// Whether the method is defined on an embedding as well as on linear layers.
     fn adapts_embeddings(&self) -> bool {
         true
@@ -67,6 +75,11 @@ pub trait Spec {
     /// Why the method cannot start on a module, if it cannot; keys are relative to the method's table.
     fn refuses(&self, _site: &Selected) -> Option<InputError> {
         None
+    }
+
+    /// The modules with the rank and scale that they have under this method, where those are not LoRA's.
+    fn fit(&self, selected: Vec<Selected>) -> Result<Vec<Selected>, InputError> {
+        Ok(selected)
     }
 
     /// Parameters that train in one module.

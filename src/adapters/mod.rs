@@ -3,6 +3,7 @@
 //! A method is a file and one line of the table in `table.rs`, which makes the module enum, the recipe's enum
 //! and the listings.
 
+pub mod adalora;
 mod config;
 pub mod delta_lora;
 pub mod dora;
@@ -22,6 +23,7 @@ mod targets;
 pub mod vera;
 
 pub use crate::recipe::Findings;
+pub use adalora::AdaLoraConfig;
 pub(crate) use config::method_config;
 pub use config::{BiasMode, FullConfig, Lengths, NoneConfig, Shared, Spec, Targets, Update};
 pub use delta_lora::DeltaLoraConfig;

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{FullConfig, NoneConfig, Selected, Spec, delta_lora, dora, lora, vera};
+use super::{Findings, FullConfig, NoneConfig, Selected, Spec, adalora, delta_lora, dora, lora, vera};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -106,6 +106,14 @@ macro_rules! adapters {
                 }
             }
 
+            /// The run will take `steps` optimizer steps; see [`Spec::plan`].
+            pub fn plan(&mut self, steps: usize, found: &mut Findings) {
+                match self {
+                    $(Self::$variant(config) => Spec::plan(config, steps, found),)*
+                    Self::Full(_) | Self::None(_) => {}
+                }
+            }
+
             /// The recipe's name of the method.
             pub fn name(&self) -> &'static str {
                 match self {
@@ -156,5 +164,12 @@ adapters! {
         trains: "A [r, in], B [out, r]",
         parameters: "r (in + out)",
         paper: "Zi et al. 2023, arXiv 2309.02411",
+    }
+    adalora::AdaLora(AdaLoraConfig) as "adalora" {
+        summary: "Adaptive low-rank adaptation: a budget of ranks moves to where they matter",
+        equation: "y = W x + s B (E * A x)",
+        trains: "A [r, in], E [r], B [out, r]; fewer rows as the budget shrinks",
+        parameters: "r (in + out + 1)",
+        paper: "Zhang et al. 2023, arXiv 2303.10512",
     }
 }

@@ -2,9 +2,8 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 15] = [
+const RESERVED: [&str; 14] = [
     "adapter.lora_fa",
-    "adapter.adalora",
     "adapter.lora_drop",
     "adapter.lora.init=loftq",
     "base.quant",

@@ -143,8 +143,8 @@ fn two_adapters_contradict_each_other() {
 #[test]
 fn what_a_later_version_may_have_is_not_called_a_typo() {
     for set in [
-        "adapter.dora.rank=4",
-        "adapter=adalora",
+        "adapter.lora_fa.rank=4",
+        "adapter=lora_drop",
         "adapter.lora.init=loftq",
         "base.quant.nf4.block=64",
         "optim.offload=host",
@@ -251,6 +251,40 @@ fn a_start_that_is_none_is_answered_with_those_that_are() {
     }
     let told = refused("adapter.lora.init=pisa_niter_16");
     assert!(told.contains("did you mean `pissa_niter_16`") && told.contains("olora"), "{told}");
+}
+
+#[test]
+fn a_rank_budget_must_fit_the_run() {
+    let text = GOOD.replace("lora]\nrank = 4", "adalora]\ninit_rank = 6\ntarget_rank = 3");
+    let with = |sets: &[&str]| problems_or(&text, &[&["train.max_steps=20"], sets].concat());
+    assert!(with(&["adapter.adalora.warmup_steps=9", "adapter.adalora.final_steps=10"]).is_ok());
+    for (set, key) in [
+        ("init_rank=0", "init_rank"),
+        ("target_rank=0", "target_rank"),
+        ("target_rank=7", "target_rank"),
+        ("alpha=0", "alpha"),
+        ("interval=0", "interval"),
+        ("beta1=1.0", "beta1"),
+        ("beta2=-0.1", "beta2"),
+        ("orth_weight=-1", "orth_weight"),
+        ("warmup_steps=20", "warmup_steps"),
+        ("final_steps=20", "warmup_steps"),
+        ("rank=4", "rank"),
+        ("rslora=true", "rslora"),
+        ("init=pissa", "init"),
+        ("rank_pattern.q_proj=4", "rank_pattern"),
+        ("outcome={}", "outcome"),
+    ] {
+        let errors = with(&[&format!("adapter.adalora.{set}")]).unwrap_err();
+        assert!(errors.iter().any(|error| error.to_string().contains(key)), "{set}: {errors:#?}");
+    }
+    let both = problems(&format!("{text}[adapter.dora]\n"), &[]);
+    assert!(both[0].to_string().contains("dora"), "{both:#?}");
+    // Without `max_steps` the length of the run is known only once the data is.
+    let Ok(mut recipe) = problems_or(&text, &["adapter.adalora.warmup_steps=9"]) else { panic!("a good recipe") };
+    assert!(plan_adapter(&mut recipe.adapter, 10).is_ok());
+    let error = plan_adapter(&mut recipe.adapter, 9).unwrap_err().to_string();
+    assert!(error.contains("adapter.adalora.warmup_steps") && error.contains("9 steps"), "{error}");
 }
 
 #[test]

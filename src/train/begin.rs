@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 
 use super::artifact::model_values;
+use super::run::active_ranks;
 use super::save::split;
 use super::{Job, Options, Run};
 use crate::adapters::{AdapterConfig, Origin};
@@ -115,7 +116,8 @@ impl Job {
             total_steps: self.steps,
             ..TrainState::default()
         };
-        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0 })
+        let ranks = active_ranks(learner.as_ref());
+        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0, ranks })
     }
 
     fn hashes(&self) -> Result<Hashes> {

@@ -46,6 +46,7 @@ impl Run<'_> {
     /// Writes the last checkpoint and `final/`, reads that back and compares its logits with the trained model's.
     pub(super) fn finish(&mut self, bus: &Bus) -> Result<Option<Verify>> {
         self.learner.finish();
+        self.report_changed_ranks(bus);
         let files = self.files()?;
         if files.is_empty() {
             return Ok(None);

@@ -1,5 +1,6 @@
 //! Tests that every backend passes: they speak to a `Runtime` and compare with numbers from PEFT.
 
+pub mod adalora;
 mod cases;
 pub mod conformance;
 pub mod delta_lora;
@@ -14,6 +15,8 @@ macro_rules! on {
             conformance: every_method_has_every_property;
             parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
                 first_gradients, bf16_base_is_close;
+            adalora: ranks_settle_and_stay, a_run_broken_while_pruning_ends_with_the_same_ranks,
+                importances_are_taken_once_a_step, the_saved_adapter_computes_the_same;
             training: twenty_steps_equal_peft, pissa_equals_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
                 random_projections_are_shared_and_stay,
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,

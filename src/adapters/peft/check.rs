@@ -64,7 +64,7 @@ fn adapter_tensors(config: &AdapterConfig, adapted: &[Selected]) -> Vec<(String,
         let path = site.path.clone();
         spec.parts(site).into_iter().map(move |(part, shape)| (Slot::new(&path, part).key(), shape))
     };
-    common.chain(adapted.iter().filter(|site| site.rank > 0).flat_map(own)).collect()
+    common.chain(adapted.iter().flat_map(own)).collect()
 }
 
 /// The shape that a tensor of the base must have, or `None` if the configuration has no place for it.

@@ -119,7 +119,7 @@ pub(super) fn is_active(value: &Value) -> bool {
     }
 }
 
-fn unexpected(key: &str, value: &Value, expected: &str) -> InputError {
+pub(super) fn unexpected(key: &str, value: &Value, expected: &str) -> InputError {
     InputError::new("wrong kind of value").key(key).found(brief(value)).expected(expected)
 }
 

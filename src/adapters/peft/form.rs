@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::adalora;
 use super::fields::{self, Fields, brief, printable};
 use crate::adapters::{
     AdapterConfig, BiasMode, DoraConfig, LoraConfig, LoraInit, MAX_RANK, Module, Shared, Targets, VeraConfig,
@@ -21,9 +22,10 @@ pub(super) struct Form {
     write: fn(&AdapterConfig) -> Option<Map<String, Value>>,
 }
 
-const FORMS: [Form; 2] = [
+const FORMS: [Form; 3] = [
     Form { peft_type: "LORA", read: read_lora, write: write_lora },
     Form { peft_type: "VERA", read: read_vera, write: write_vera },
+    Form { peft_type: "ADALORA", read: adalora::read, write: adalora::write },
 ];
 
 pub(super) fn find(peft_type: &Value) -> Result<&'static Form, InputError> {
@@ -181,7 +183,7 @@ fn prng_key(key: &str, value: Value) -> Result<u64, InputError> {
     })
 }
 
-fn dropout(fields: &mut Fields, key: &str) -> Result<f64, InputError> {
+pub(super) fn dropout(fields: &mut Fields, key: &str) -> Result<f64, InputError> {
     let p = fields.number(key, 0.0)?;
     if (0.0..1.0).contains(&p) {
         return Ok(p);
@@ -189,7 +191,7 @@ fn dropout(fields: &mut Fields, key: &str) -> Result<f64, InputError> {
     Err(InputError::new("dropout is a probability").key(key).found(p).expected("0 to 1"))
 }
 
-fn rank(key: &str, value: Value) -> Result<usize, InputError> {
+pub(super) fn rank(key: &str, value: Value) -> Result<usize, InputError> {
     let found = brief(&value);
     let rank = fields::index(key, value).unwrap_or(0);
     if (1..=MAX_RANK).contains(&rank) {
@@ -248,6 +250,6 @@ fn default_targets(model_type: &str) -> Result<Targets, InputError> {
 }
 
 /// PEFT's alphas are integers where they can be.
-fn whole(alpha: f64) -> Value {
+pub(super) fn whole(alpha: f64) -> Value {
     if alpha.fract() == 0.0 && alpha.abs() < 1e15 { json!(alpha as i64) } else { json!(alpha) }
 }
