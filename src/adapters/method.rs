@@ -6,7 +6,7 @@ use burn::module::Param;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use indexmap::IndexMap;
-use lowrank_kernels::{LowRankBackend, dropout_mask};
+use lowrank_kernels::{LowRankBackend, dropout};
 
 use super::Selected;
 use super::random::Stream;
@@ -51,6 +51,11 @@ pub enum Moment {
 
 /// What a method may do across layers around an optimizer step. All tensors are flat, on the backend under autodiff, by path.
 pub trait Rule<B: Backend> {
+    /// Parameters have the values to go on from: when the learner is made, and when others were read into it.
+    fn loaded(&mut self, _params: &IndexMap<String, Tensor<B, 1>>) -> Result<()> {
+        Ok(())
+    }
+
     /// Changes the gathered gradients before their norm is taken: a regulariser adds its own here. Returns its loss.
     fn regularise(&mut self, _params: &IndexMap<String, Tensor<B, 1>>, _grads: &mut GradMap<B>) -> f64 {
         0.0
@@ -140,10 +145,7 @@ impl<B: LowRankBackend> Start<'_, B> {
 /// The adapter branch's input: x, or x with entries dropped.
 pub fn dropped<B: LowRankBackend>(x: Tensor<B, 2>, p: f64, layer: u64, pass: Pass) -> Tensor<B, 2> {
     match pass.dropout {
-        Some(key) if p > 0.0 => {
-            let mask = dropout_mask(x.dims(), p, key.layer(layer), &x.device());
-            x * mask
-        }
+        Some(key) if p > 0.0 => dropout(x, p, key.layer(layer)),
         _ => x,
     }
 }
