@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::peft::Part;
 use super::{AdapterConfig, Findings, ModuleKind, Selected};
 use crate::Result;
+use crate::optim::Form;
 use crate::tensors::HostTensors;
 
 /// The keys that decide which modules carry an adapter, and of what rank and scale.
@@ -63,9 +64,28 @@ pub trait Spec {
         site.rank * (site.rows + site.cols)
     }
 
+    /// Parameters of one module that the adapter has and does not train.
+    fn frozen(&self, _site: &Selected) -> usize {
+        0
+    }
+
     /// Floats per token that one module's correction keeps between forward and backward.
     fn retained(&self, site: &Selected) -> usize {
-        site.rank + site.cols
+        match site.kind {
+            // A's columns are looked up, so there is no x to keep.
+            ModuleKind::Embedding => site.rank,
+            ModuleKind::Linear | ModuleKind::Head => site.rank + site.cols,
+        }
+    }
+
+    /// The arithmetic of AdamW that the method's reference was trained with.
+    fn optimizer(&self) -> Form {
+        Form::Torch
+    }
+
+    /// Why `optim.lora_plus_ratio` means nothing to the method; none where an A and a B train.
+    fn refuses_lora_plus(&self) -> Option<&'static str> {
+        None
     }
 
     /// The method under which PEFT opens the trained adapter, and its values. `values` are by path: adapter

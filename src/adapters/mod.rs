@@ -5,9 +5,10 @@
 
 mod config;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod inject;
 pub mod lora;
+pub mod lora_fa;
 pub mod merge;
 mod method;
 mod modules;
@@ -21,6 +22,7 @@ pub(crate) use config::method_config;
 pub use config::{BiasMode, FullConfig, NoneConfig, Shared, Spec, Targets, Update};
 pub use inject::{Injection, inject};
 pub use lora::{LoraConfig, LoraInit};
+pub use lora_fa::LoraFaConfig;
 pub use method::{Method, Moment, Pool, Rule, Start};
 pub use modules::*;
 pub use table::*;

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{FullConfig, NoneConfig, Selected, Spec, lora};
+use super::{FullConfig, NoneConfig, Selected, Spec, lora, lora_fa};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -81,7 +81,7 @@ macro_rules! adapters {
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         // One recipe has one of these: nothing is gained by boxing.
-        #[expect(clippy::large_enum_variant)]
+        #[allow(clippy::large_enum_variant)]
         pub enum AdapterConfig {
             $(#[doc = $summary] #[serde(rename = $name)] $variant($module::$config),)*
             /// Every weight trains, in a dense copy of its own.
@@ -134,5 +134,12 @@ adapters! {
         trains: "A [r, in], B [out, r]",
         parameters: "r (in + out)",
         paper: "Hu et al. 2021, arXiv 2106.09685",
+    }
+    lora_fa::LoraFa(LoraFaConfig) as "lora_fa" {
+        summary: "LoRA with a frozen A: x need not be kept for the backward pass",
+        equation: "y = W x + s B A x",
+        trains: "B [out, r]",
+        parameters: "r out",
+        paper: "Zhang et al. 2023, arXiv 2308.03303",
     }
 }

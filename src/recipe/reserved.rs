@@ -2,8 +2,7 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 20] = [
-    "adapter.lora_fa",
+const RESERVED: [&str; 18] = [
     "adapter.vera",
     "adapter.delta_lora",
     "adapter.adalora",
@@ -14,7 +13,6 @@ const RESERVED: [&str; 20] = [
     "adapter.lora.init=loftq",
     "base.quant",
     "optim.offload",
-    "optim.lora_plus_ratio",
     "task=seq_cls",
     "task=token_cls",
     "task=question_ans",

@@ -1,6 +1,8 @@
 //! Tests that every backend passes: they speak to a `Runtime` and compare with numbers from PEFT.
 
 pub mod golden;
+pub mod lora_fa;
+pub mod lora_plus;
 pub mod parity;
 pub mod training;
 
@@ -12,7 +14,10 @@ macro_rules! on {
                 first_gradients, bf16_base_is_close;
             training: twenty_steps_equal_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,
-                accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip);
+                accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip;
+            lora_fa: a_stays_and_the_update_stays_in_its_rows, what_adapters_keep_is_what_was_foretold,
+                corrected_training_survives_a_round_trip, saved_as_lora_it_gives_the_same_logits;
+            lora_plus: rates_differ_and_the_gradient_norm_does_not);
     };
     (@tests $runtime:expr; $($module:ident: $($name:ident),*);*) => {
         $(mod $module {
