@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn the_corrected_step_is_the_least_squares_solution() {
         let (site, [out, cols]) = (site(3, 5, 8, 1.5), [5, 8]);
-        let wave = |n: usize, seed: f64| (0..n).map(|i| (i as f64 * 0.9 + seed).sin()).collect::<Vec<_>>();
+        let wave = |n: usize, seed: f64| (0..n).map(|i| ((i * i) as f64 * 0.37 + seed).sin()).collect::<Vec<_>>();
         let (a, full) = (wave(3 * cols, 0.3), wave(out * cols, 1.1));
         let transposed: Vec<f64> =
             (0..cols).flat_map(|j| (0..3).map(move |i| (i, j))).map(|(i, j)| a[i * cols + j]).collect();
