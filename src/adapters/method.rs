@@ -155,3 +155,24 @@ pub fn field<'a>(values: &'a HostTensors, path: &str, field: &str) -> Result<&'a
     let name = format!("{path}.{field}");
     values.get(&name).ok_or_else(|| Error::input("missing from the adapter").tensor(name).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use lowrank_kernels::DropoutKey;
+
+    use super::*;
+    use crate::adapters::fixtures::B;
+
+    #[test]
+    fn the_backward_pass_draws_the_mask_of_the_forward() {
+        let ones = || Tensor::<B, 2>::ones([20, 30], &Default::default());
+        let x = ones().require_grad();
+        let pass = Pass { dropout: Some(DropoutKey { seed: 1, step: 2, micro: 3 }) };
+        let y = dropped(x.clone(), 0.3, 9, pass);
+        let grads = (y.clone() * ones().mul_scalar(2.0)).sum().backward();
+        let y = y.inner();
+        let zeros = y.to_data().iter::<f32>().filter(|y| *y == 0.0).count();
+        assert!((100..260).contains(&zeros), "{zeros} of 600");
+        assert_eq!(x.grad(&grads).unwrap().into_data(), y.mul_scalar(2.0).into_data());
+    }
+}
