@@ -56,6 +56,12 @@ impl Spec for DoraConfig {
         self.init.refuses(site)
     }
 
+    fn frozen_parameters(&self, selected: &[Selected]) -> usize {
+        let start = if self.init.factorises() { 1 } else { 0 };
+        let of = |site: &Selected| start * site.rank * (site.rows + site.cols) + site.outputs_and_inputs()[0];
+        selected.iter().map(of).sum()
+    }
+
     fn parameters(&self, site: &Selected) -> usize {
         let [out, cols] = site.outputs_and_inputs();
         site.rank * (out + cols) + out

@@ -2,13 +2,11 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 14] = [
-    "adapter.lora_fa",
+const RESERVED: [&str; 12] = [
     "adapter.lora_drop",
     "adapter.lora.init=loftq",
     "base.quant",
     "optim.offload",
-    "optim.lora_plus_ratio",
     "task=seq_cls",
     "task=token_cls",
     "task=question_ans",

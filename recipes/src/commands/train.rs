@@ -76,7 +76,7 @@ impl Train {
             return Ok(());
         };
         if !output.quiet {
-            console.banner(&job.banner().line("run", run.path().display().to_string()));
+            console.banner(&run.banner());
             notes.iter().for_each(|note| eprintln!("{note}"));
         }
         warnings.iter().for_each(|warning| eprintln!("warn   {warning}"));
