@@ -2,13 +2,14 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 17] = [
+const RESERVED: [&str; 18] = [
     "adapter.lora_fa",
     "adapter.vera",
     "adapter.delta_lora",
     "adapter.adalora",
     "adapter.lora_drop",
     "adapter.lora.init=loftq",
+    "adapter.dora.init=loftq",
     "base.quant",
     "optim.offload",
     "optim.lora_plus_ratio",
