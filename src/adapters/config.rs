@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::peft::Part;
-use super::{AdapterConfig, Findings, ModuleKind, Selected};
+use super::{AdapterConfig, Findings, ModuleKind, Pilot, Selected};
 use crate::Result;
+use crate::error::InputError;
 use crate::tensors::HostTensors;
 
 /// The keys that decide which modules carry an adapter, and of what rank and scale.
@@ -61,6 +62,21 @@ pub trait Spec {
     /// Parameters that train in one module.
     fn parameters(&self, site: &Selected) -> usize {
         site.rank * (site.rows + site.cols)
+    }
+
+    /// Parameters that train in all modules together; less than the sum where modules share some.
+    fn total_parameters(&self, selected: &[Selected]) -> usize {
+        selected.iter().map(|site| self.parameters(site)).sum()
+    }
+
+    /// What is wrong with the configuration over the modules that it selects; the key is relative to the method's table.
+    fn fits(&self, _selected: &[Selected]) -> Result<(), InputError> {
+        Ok(())
+    }
+
+    /// The short training that must come first, where the configuration leaves something open.
+    fn pilot(&self) -> Option<&dyn Pilot> {
+        None
     }
 
     /// Floats per token that one module's correction keeps between forward and backward.

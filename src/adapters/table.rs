@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{FullConfig, NoneConfig, Selected, Spec, lora};
+use super::{FullConfig, NoneConfig, Selected, Spec, lora, lora_drop};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -80,8 +80,6 @@ macro_rules! adapters {
         /// Exactly one of the tables `[adapter.NAME]`.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
-        // One recipe has one of these: nothing is gained by boxing.
-        #[expect(clippy::large_enum_variant)]
         pub enum AdapterConfig {
             $(#[doc = $summary] #[serde(rename = $name)] $variant($module::$config),)*
             /// Every weight trains, in a dense copy of its own.
@@ -134,5 +132,12 @@ adapters! {
         trains: "A [r, in], B [out, r]",
         parameters: "r (in + out)",
         paper: "Hu et al. 2021, arXiv 2106.09685",
+    }
+    lora_drop::LoraDrop(LoraDropConfig) as "lora_drop" {
+        summary: "LoRA whose small corrections share their matrices",
+        equation: "y = W x + s B A x",
+        trains: "A [r, in], B [out, r] of each module that a pilot keeps, and one pair for the others of a kind",
+        parameters: "r (in + out), once for all that share",
+        paper: "Zhou et al. 2024, arXiv 2402.07721",
     }
 }

@@ -147,6 +147,7 @@ impl Progress {
                     return None; // the banner has said it all
                 }
             }
+            Event::Pilot(pilot) if pilot.step < pilot.steps && !spaced(pilot.step, every) => return None,
             Event::Step(step) => {
                 self.at = step.step;
                 self.tokens += step.tokens;
@@ -163,10 +164,9 @@ impl Progress {
         Line::of(&record.event)
     }
 
-    /// The first lines come soon, later ones every so often, and the first and last step always have one.
+    /// The first and last step always have a line.
     fn due(&self, step: usize, every: usize) -> bool {
-        let first = step == self.begin.0 + 1 || [1, 2, 5, 10, 20, 50].contains(&step);
-        first || step == self.steps || (step > 50 || every < 10) && step.is_multiple_of(every)
+        step == self.begin.0 + 1 || step == self.steps || spaced(step, every)
     }
 
     fn speed(&mut self, step: &Step, now: f64) -> String {
@@ -180,6 +180,11 @@ impl Progress {
     }
 }
 
+/// The first lines come soon, later ones every so often.
+fn spaced(step: usize, every: usize) -> bool {
+    [1, 2, 5, 10, 20, 50].contains(&step) || (step > 50 || every < 10) && step.is_multiple_of(every)
+}
+
 /// `step   120/2000  loss ...`: the word, the step, the text.
 fn render(line: &Line, progress: &Progress, color: bool) -> String {
     let width = (2 * progress.steps.to_string().len() + 1).max(8);
@@ -191,7 +196,7 @@ fn render(line: &Line, progress: &Progress, color: bool) -> String {
     };
     let word = format!("{:<6}", line.kind.word());
     let code = match line.kind {
-        Kind::Start | Kind::Step | Kind::Ranks => "2",
+        Kind::Start | Kind::Pilot | Kind::Step | Kind::Ranks => "2",
         Kind::Eval => "36",
         Kind::Saved => "32",
         Kind::Sample => "35",

@@ -2,13 +2,12 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 20] = [
+const RESERVED: [&str; 19] = [
     "adapter.lora_fa",
     "adapter.vera",
     "adapter.delta_lora",
     "adapter.adalora",
     "adapter.dora",
-    "adapter.lora_drop",
     "adapter.lora.init=pissa",
     "adapter.lora.init=olora",
     "adapter.lora.init=loftq",

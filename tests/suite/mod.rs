@@ -3,6 +3,7 @@
 mod cases;
 pub mod conformance;
 pub mod golden;
+pub mod lora_drop;
 pub mod parity;
 pub mod training;
 
@@ -15,7 +16,10 @@ macro_rules! on {
                 first_gradients, bf16_base_is_close;
             training: twenty_steps_equal_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,
-                accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip);
+                accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip;
+            lora_drop: energy_is_the_squared_norm_of_the_correction, energies_do_not_depend_on_batches_order_or_padding,
+                doubling_b_quadruples_the_energy, planted_corrections_are_found, keeping_every_module_is_lora,
+                a_shared_gradient_is_the_sum_over_its_uses, modules_go_on_sharing_after_steps);
     };
     (@tests $runtime:expr; $($module:ident: $($name:ident),*);*) => {
         $(mod $module {

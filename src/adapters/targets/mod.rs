@@ -74,7 +74,10 @@ impl AdapterConfig {
         let selected = select(modules, &spec.shared(), origin)?;
         let embedding = selected.iter().find(|site| site.kind == ModuleKind::Embedding);
         match embedding.filter(|_| !spec.adapts_embeddings()) {
-            None => Ok(selected),
+            None => match spec.fits(&selected) {
+                Ok(()) => Ok(selected),
+                Err(problem) => Err(origin.report(vec![problem])),
+            },
             Some(site) => {
                 let what = format!("{} is defined on linear layers, and this is an embedding", self.name());
                 Err(origin.report(vec![InputError::new(what).key("targets").found(&site.path)]))
