@@ -28,4 +28,6 @@ pub const CASES: &[Case] = &[
         except: &[("peft", "a saved embedding is read back without the frozen table beside it")],
         ..case("lora", r#"{"targets": ["embed_tokens", "q_proj"]}"#)
     },
+    case("lora_drop", "{}"),
+    case("lora_drop", r#"{"keep": ["model.layers.1.self_attn.q_proj", "model.layers.0.mlp.up_proj"]}"#),
 ];
