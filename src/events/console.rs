@@ -142,9 +142,10 @@ impl Progress {
     fn line(&mut self, record: &Record, every: usize) -> Option<Line> {
         match &record.event {
             Event::RunStarted(run) => {
+                let first = self.steps == 0;
                 (self.steps, self.begin, self.at) = (run.steps, (run.resumed_from, record.t), run.resumed_from);
-                if run.resumed_from == 0 {
-                    return None; // the banner has said it all
+                if first && run.resumed_from == 0 {
+                    return None; // the banner has said it all; what a pilot decided it has not
                 }
             }
             Event::Pilot(pilot) if pilot.step < pilot.steps && !spaced(pilot.step, every) => return None,
@@ -280,6 +281,19 @@ mod tests {
         let mut resumed = vec![record(0.0, started(120, 77))];
         resumed.extend((78..=120).map(step));
         assert_eq!(steps(&printed(text(100), &resumed)), ["78", "100", "120"]);
+    }
+
+    #[test]
+    fn a_pilot_has_lines_of_its_own_and_what_it_decided_another() {
+        use crate::events::PilotStep;
+        let mut records = vec![record(0.0, started(4, 0))];
+        records.extend((1..=70).map(|step| record(0.1, Event::Pilot(PilotStep { step, steps: 70, loss: 2.5 }))));
+        records.push(record(9.0, started(4, 0)));
+        let text = printed(text(100), &records);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 6 + 1 + 1, "{text}");
+        assert_eq!(lines[6], "pilot            70/70  loss 2.5000");
+        assert_eq!(lines[7], "start            12,288 of 1,112,576 parameters train on flex");
     }
 
     #[test]

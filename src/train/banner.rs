@@ -30,7 +30,7 @@ impl Job {
             None => trains,
             Some(pilot) => {
                 let sample = 100.0 * pilot.sample();
-                format!("at most {trains}, as a pilot of {} steps on {sample} % of the rows decides", pilot.steps())
+                format!("at most {trains}: a pilot of {} steps on {sample} % of the rows decides", pilot.steps())
             }
         };
         Banner::new()

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lowrank::adapters::{AdapterConfig, Spec};
+use lowrank::adapters::AdapterConfig;
 use lowrank::checkpoint::{Layout, RunStatus};
 use lowrank::events::{Bus, Control, Event, ModuleRank, Record, Request, RunStarted, Sink, Status, read};
 use lowrank::recipe::load;
