@@ -37,7 +37,7 @@ method_config! {
         pub threshold: f64 = 0.9,
         /// Share of the training rows that the pilot trains and measures on.
         pub sample: f64 = 0.1,
-        /// Optimizer steps of the pilot.
+        /// Optimizer steps of the pilot: enough for the shares to settle.
         pub pilot_steps: usize = 50,
         /// Paths of the modules with a LoRA of their own. Empty: a pilot decides, and the resolved recipe holds the outcome.
         pub keep: Vec<String> = Vec::new(),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::run::ms;
 use crate::Result;
 use crate::data::Batch;
+use crate::events::Event;
 use crate::optim::schedule;
 use crate::recipe::Recipe;
 use crate::runtime::{DropoutKey, Learner, Micro, MicroResult};
@@ -33,6 +34,12 @@ impl Taken {
     /// Whether the optimizer moved; a step whose loss or gradient is not finite is skipped.
     pub fn is_finite(&self) -> bool {
         self.loss.is_finite() && self.grad_norm.is_finite()
+    }
+
+    /// Says of a skipped step, the `count`th, why it was skipped.
+    pub fn warning(&self, count: usize) -> Event {
+        let text = format!("step skipped: loss {}, gradient norm {}", self.loss, self.grad_norm);
+        Event::Warning { code: "non_finite".into(), text, count }
     }
 }
 

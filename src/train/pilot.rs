@@ -25,9 +25,7 @@ impl Run<'_> {
         };
         let lengths: Vec<usize> = self.job.splits.train.sequences.iter().map(|sequence| sequence.ids.len()).collect();
         let rows = stratified(&lengths, share, self.job.recipe.seed);
-        if self.pilot_steps(&rows, steps, bus, control)? {
-            return Ok(Left::Stopped(StopKind::Now));
-        }
+        self.pilot_steps(&rows, steps, bus, control)?;
         let Some(energy) = self.energy(&rows, control)? else { return Ok(Left::Stopped(StopKind::Now)) };
         let Some(pilot) = self.job.pilot() else { return Ok(Left::Done) };
         let Decision { adapter, modules } = pilot.decide(&energy, &self.job.selected)?;
@@ -38,8 +36,8 @@ impl Run<'_> {
         Ok(Left::Done)
     }
 
-    /// Trains on `rows`; true if `control` asked for a stop meanwhile.
-    fn pilot_steps(&mut self, rows: &[usize], steps: usize, bus: &Bus, control: &Control) -> Result<bool> {
+    /// Trains on `rows`, for fewer steps if `control` asks for a stop.
+    fn pilot_steps(&mut self, rows: &[usize], steps: usize, bus: &Bus, control: &Control) -> Result<()> {
         let train = &self.job.recipe.train;
         let (accumulate, max_skipped) = (train.accumulate, train.max_skipped);
         let mut cursor = Cursor::new(rows.len(), train.batch, self.job.recipe.seed, 0, 0);
@@ -49,19 +47,22 @@ impl Run<'_> {
                 std::thread::sleep(Duration::from_millis(50));
             }
             if control.stop().is_some() {
-                return Ok(true);
+                break;
             }
             let batches: Vec<Batch> = cursor.take(accumulate).iter().map(|batch| self.sampled(rows, batch)).collect();
             let place = Place { step, total: steps };
             let taken = optimize(self.learner.as_mut(), &self.job.recipe, &batches, place)?;
-            skipped = if taken.is_finite() { 0 } else { skipped + 1 };
             bus.emit(Event::Pilot(PilotStep { step: step + 1, steps, loss: taken.loss }));
+            skipped = if taken.is_finite() { 0 } else { skipped + 1 };
+            if skipped > 0 {
+                bus.emit(taken.warning(skipped));
+            }
             if skipped > max_skipped {
                 let what = format!("loss or gradient of the pilot was not finite {skipped} steps in a row");
                 return Err(Error::Diverged { step: 0, what });
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     /// What each module adds over all of `rows`; none if `control` asked for a stop meanwhile.

@@ -143,8 +143,7 @@ impl Run<'_> {
         } else {
             self.state.skipped_total += 1;
             self.state.skipped_in_a_row += 1;
-            let text = format!("step skipped: loss {}, gradient norm {}", taken.loss, taken.grad_norm);
-            bus.emit(Event::Warning { code: "non_finite".into(), text, count: self.state.skipped_total });
+            bus.emit(taken.warning(self.state.skipped_total));
         }
         self.state.step += 1;
         (self.state.epoch, self.state.cursor) = (cursor.epoch, cursor.next);
