@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::peft::Part;
-use super::{AdapterConfig, Findings, ModuleKind, Pilot, Selected};
+use super::{AdapterConfig, Findings, Pilot, Selected};
 use crate::Result;
 use crate::error::InputError;
 use crate::tensors::HostTensors;
@@ -59,6 +59,16 @@ pub trait Spec {
         true
     }
 
+    /// Why the method cannot start on a module, if it cannot; keys are relative to the method's table.
+    fn refuses(&self, _site: &Selected) -> Option<InputError> {
+        None
+    }
+
+    /// Why the method cannot start on these modules together.
+    fn refuses_all(&self, _selected: &[Selected]) -> Option<InputError> {
+        None
+    }
+
     /// Parameters that train in one module.
     fn parameters(&self, site: &Selected) -> usize {
         site.rank * (site.rows + site.cols)
@@ -67,11 +77,6 @@ pub trait Spec {
     /// Parameters that train in all modules together; less than the sum where modules share some.
     fn total_parameters(&self, selected: &[Selected]) -> usize {
         selected.iter().map(|site| self.parameters(site)).sum()
-    }
-
-    /// What is wrong with the configuration over the modules that it selects; the key is relative to the method's table.
-    fn fits(&self, _selected: &[Selected]) -> Result<(), InputError> {
-        Ok(())
     }
 
     /// The short training that must come first, where the configuration leaves something open.
@@ -90,12 +95,7 @@ pub trait Spec {
 
     /// The tensors of one module in PEFT's file, with their shapes; asked only of the methods that [`Self::export`] returns.
     fn parts(&self, site: &Selected) -> Vec<(Part, Vec<usize>)> {
-        let [out, cols] = site.outputs_and_inputs();
-        let [a, b] = match site.kind {
-            ModuleKind::Embedding => [Part::EmbeddingA, Part::EmbeddingB],
-            ModuleKind::Linear | ModuleKind::Head => [Part::LoraA, Part::LoraB],
-        };
-        vec![(a, vec![site.rank, cols]), (b, vec![out, site.rank])]
+        super::lora::parts(site)
     }
 
     /// The tensors in PEFT's file that the modules share.
@@ -109,7 +109,7 @@ pub trait Spec {
     }
 }
 
-/// A change of a weight: `W + scaling · left · right`, its rows then brought to the lengths `magnitude`.
+/// A change of a weight: `W + scaling · left · right`, its rows or columns then brought to the lengths `magnitude`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Update {
     /// `[rows, rank]`
@@ -119,8 +119,14 @@ pub struct Update {
     pub rank: usize,
     pub cols: usize,
     pub scaling: f32,
-    /// `[rows]`
-    pub magnitude: Option<Vec<f32>>,
+    pub magnitude: Option<Lengths>,
+}
+
+/// Lengths of the rows `[rows]` or the columns `[cols]` of a weight as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lengths {
+    Rows(Vec<f32>),
+    Columns(Vec<f32>),
 }
 
 /// Declares the table `[adapter.NAME]` of a method: its own keys, then the shared ones. `scaled` methods have a rank, alpha and

@@ -20,10 +20,10 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use indexmap::IndexMap;
-use lowrank_kernels::{LowRank, LowRankBackend, low_rank, path_hash};
+use lowrank_kernels::LowRankBackend;
 
-use super::lora::start;
-use super::method::{Method, Start, dropped, field};
+use super::lora::Lora;
+use super::method::{Method, Start, field};
 use super::{AdapterConfig, Decision, Findings, LoraConfig, LoraInit, Pilot, Selected, Shared, Spec, method_config};
 use crate::error::InputError;
 use crate::events::ModuleRank;
@@ -69,14 +69,10 @@ impl Spec for LoraDropConfig {
         found.size("pilot_steps", self.pilot_steps, 1);
     }
 
-    fn fits(&self, selected: &[Selected]) -> Result<(), InputError> {
-        match self.keep.iter().find(|path| !selected.iter().any(|site| site.path == **path)) {
-            None => Ok(()),
-            Some(path) => {
-                let error = InputError::new("no adapted module has this path").key("keep").found(path);
-                Err(error.expected("full paths of modules that `targets` selects, or an empty list"))
-            }
-        }
+    fn refuses_all(&self, selected: &[Selected]) -> Option<InputError> {
+        let path = self.keep.iter().find(|path| !selected.iter().any(|site| site.path == **path))?;
+        let error = InputError::new("no adapted module has this path").key("keep").found(path);
+        Some(error.expected("full paths of modules that `targets` selects, or an empty list"))
     }
 
     /// The pilot measures outputs of linear layers, and an embedding has none to share with.
@@ -169,41 +165,29 @@ fn largest(values: &[f64], threshold: f64) -> HashSet<usize> {
 
 #[derive(Module, Debug)]
 pub struct LoraDrop<B: Backend> {
-    /// `[r, in]`, one parameter in all modules that share it.
-    pub lora_A: Param<Tensor<B, 2>>,
-    /// `[out, r]`, likewise.
-    pub lora_B: Param<Tensor<B, 2>>,
-    pub scaling: f64,
-    pub dropout: f64,
-    /// Names this layer's dropout masks.
-    layer: u64,
+    /// A and B, the same parameters in all modules that share them. A field called `adapter` leaves no trace in the
+    /// paths of parameters.
+    pub adapter: Lora<B>,
 }
 
 impl<B: LowRankBackend> Method<B> for LoraDrop<B> {
     type Config = LoraDropConfig;
 
     fn new(site: &Selected, config: &LoraDropConfig, fresh: &mut Start<'_, B>) -> Result<Self> {
-        let [a, b] = start(site, LoraInit::Default, fresh);
-        let (r, [out, cols]) = (site.rank, site.outputs_and_inputs());
-        let mut factor = |name: &str, values: Vec<f32>, shape: [usize; 2]| match config.shares(site) {
-            true => fresh.shared(&format!("{name} of {}", pool(site)), |fresh| fresh.param(values, shape)),
-            false => fresh.param(values, shape),
-        };
-        Ok(Self {
-            lora_A: factor("lora_A", a, [r, cols]),
-            lora_B: factor("lora_B", b, [out, r]),
-            scaling: site.scaling,
-            dropout: config.dropout,
-            layer: path_hash(&site.path),
-        })
+        let mut adapter = Lora::start(site, LoraInit::Default, config.dropout, fresh)?;
+        if config.shares(site) {
+            // The first module of a group lends its own to the others.
+            let group = pool(site);
+            let mut shared =
+                |factor: &str, own: Param<Tensor<B, 2>>| fresh.shared(&format!("{factor} {group}"), |_| own);
+            adapter.lora_A = shared("lora_A", adapter.lora_A);
+            adapter.lora_B = shared("lora_B", adapter.lora_B);
+        }
+        Ok(Self { adapter })
     }
 
     fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
-        let y = base.base(x.clone());
-        let x = dropped(x, self.dropout, self.layer, pass);
-        let correction = low_rank(x, LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling));
-        pass.measure(self.layer, &correction);
-        y + correction
+        self.adapter.forward(x, base, pass)
     }
 }
 

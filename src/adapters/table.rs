@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{FullConfig, NoneConfig, Selected, Spec, lora, lora_drop};
+use super::{FullConfig, NoneConfig, Selected, Spec, dora, lora, lora_drop};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -132,6 +132,13 @@ adapters! {
         trains: "A [r, in], B [out, r]",
         parameters: "r (in + out)",
         paper: "Hu et al. 2021, arXiv 2106.09685",
+    }
+    dora::Dora(DoraConfig) as "dora" {
+        summary: "Low-rank adaptation of direction, and of magnitude apart from it",
+        equation: "y = m / |V| * V x, V = W + s B A",
+        trains: "A [r, in], B [out, r], m [out]",
+        parameters: "r (in + out) + out",
+        paper: "Liu et al. 2024, arXiv 2402.09353",
     }
     lora_drop::LoraDrop(LoraDropConfig) as "lora_drop" {
         summary: "LoRA whose small corrections share their matrices",
