@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::peft::Part;
-use super::{AdapterConfig, Findings, ModuleKind, Selected};
+use super::{AdapterConfig, Findings, ModuleKind, Pilot, Selected};
 use crate::Result;
 use crate::error::InputError;
 use crate::optim::Form;
@@ -83,9 +83,24 @@ pub trait Spec {
         Ok(selected)
     }
 
+    /// Why the method cannot start on these modules together.
+    fn refuses_all(&self, _selected: &[Selected]) -> Option<InputError> {
+        None
+    }
+
     /// Parameters that train in one module.
     fn parameters(&self, site: &Selected) -> usize {
         site.rank * (site.rows + site.cols)
+    }
+
+    /// Parameters that train in all modules together; less than the sum where modules share some.
+    fn total_parameters(&self, selected: &[Selected]) -> usize {
+        selected.iter().map(|site| self.parameters(site)).sum()
+    }
+
+    /// The short training that must come first, where the configuration leaves something open.
+    fn pilot(&self) -> Option<&dyn Pilot> {
+        None
     }
 
     /// Parameters that the adapters of all modules have together and do not train.

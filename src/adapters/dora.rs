@@ -332,7 +332,7 @@ mod tests {
             let base = linear(&golden);
             let mut dora = moved(&golden, ["lora_A", "lora_B"], fresh(&base, 4, 2.0, init));
             dora.adapter.dropout = 0.5;
-            let pass = Pass { dropout: Some(DropoutKey { seed: 5, step: 1, micro: 0 }) };
+            let pass = Pass { dropout: Some(DropoutKey { seed: 5, step: 1, micro: 0 }), ..Pass::EVAL };
             let (w, s) = (base.weight.dense(), dora.adapter.scaling);
             let product = |a: T<2>, b: T<2>| b.matmul(a) * s;
             let residual = match (&dora.adapter.start_A, &dora.adapter.start_B) {

@@ -122,7 +122,9 @@ impl<B: LowRankBackend> Method<B> for Lora<B> {
     fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
         let y = base.base(x.clone());
         let kept = dropped(x.clone(), self.dropout, self.layer, pass);
-        y + self.correction(kept, x)
+        let correction = self.correction(kept, x);
+        pass.measure(self.layer, &correction);
+        y + correction
     }
 
     fn embed(&self, ids: Tensor<B, 1, Int>, base: &Embedding<B>) -> Tensor<B, 2> {
@@ -240,7 +242,7 @@ mod tests {
         let draws = 4000;
         let mut sum = vec![0f64; 80];
         for step in 0..draws {
-            let pass = Pass { dropout: Some(DropoutKey { seed: 5, step, micro: 0 }) };
+            let pass = Pass { dropout: Some(DropoutKey { seed: 5, step, micro: 0 }), ..Pass::EVAL };
             let y = lora.forward(x.clone(), &base, pass).into_data().to_vec::<f32>().unwrap();
             sum.iter_mut().zip(y).for_each(|(sum, y)| *sum += f64::from(y));
         }

@@ -2,8 +2,7 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 13] = [
-    "adapter.lora_drop",
+const RESERVED: [&str; 12] = [
     "adapter.lora.init=loftq",
     "adapter.dora.init=loftq",
     "base.quant",

@@ -26,6 +26,13 @@ impl Job {
         );
         let share = 100.0 * self.trainable as f64 / self.total.max(1) as f64;
         let trains = format!("{} of {} parameters ({share:.2} %)", count(self.trainable), count(self.total));
+        let trains = match self.pilot() {
+            None => trains,
+            Some(pilot) => {
+                let sample = 100.0 * pilot.sample();
+                format!("at most {trains}: a pilot of {} steps on {sample} % of the rows decides", pilot.steps())
+            }
+        };
         Banner::new()
             .line("recipe", recipe)
             .line("model", model)

@@ -19,7 +19,7 @@ pub fn parameters(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Sel
         return (trainable, base);
     };
     let lora = spec.shared();
-    let adapters: usize = selected.iter().map(|site| spec.parameters(site)).sum();
+    let adapters = spec.total_parameters(selected);
     let modules = Module::list(config);
     let is_whole = |module: &&Module| lora.modules_to_save.iter().any(|name| module.is_named(name));
     let whole = modules.iter().filter(is_whole);

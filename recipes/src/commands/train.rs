@@ -63,7 +63,7 @@ impl Train {
     pub fn run(&self, output: &Output) -> Result<()> {
         let resolved = self.resolve()?;
         let target = pick(&self.device.device)?;
-        let job = Job::prepare(&resolved, &target)?;
+        let mut job = Job::prepare(&resolved, &target)?;
         let mut console = Console::stderr(output.format, output.color, job.recipe.log.every);
         if self.dry_run {
             console.banner(&job.banner());
