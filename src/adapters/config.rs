@@ -53,6 +53,11 @@ pub trait Spec {
     /// Ranges and contradictions beyond those of the shared keys; keys are relative to the method's table.
     fn validate(&self, _found: &mut Findings) {}
 
+    /// Whether the recipe chooses a start of its own, which values from a file would undo.
+    fn chooses_start(&self) -> bool {
+        false
+    }
+
     /// Whether the method is defined on an embedding as well as on linear layers.
     fn adapts_embeddings(&self) -> bool {
         true

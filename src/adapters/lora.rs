@@ -59,6 +59,10 @@ impl Spec for LoraConfig {
         }
     }
 
+    fn chooses_start(&self) -> bool {
+        self.init != LoraInit::Default
+    }
+
     fn export(&self, values: HostTensors, _: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
         Ok((self.clone().into(), values))
     }

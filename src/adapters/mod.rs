@@ -3,7 +3,10 @@
 //! A method is a file and one line of the table in `table.rs`, which makes the module enum, the recipe's enum
 //! and the listings.
 
+pub mod combine;
 mod config;
+pub mod convert;
+mod correction;
 #[cfg(test)]
 mod fixtures;
 mod inject;

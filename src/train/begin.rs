@@ -2,11 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use indexmap::IndexMap;
-
 use super::artifact::model_values;
 use super::save::split;
-use super::{Job, Options, Run};
+use super::{Initial, Job, Options, Run};
 use crate::adapters::{AdapterConfig, Origin};
 use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::data::Report;
@@ -26,7 +24,9 @@ impl Job {
     pub fn begin(&self, options: &Options) -> Result<Begun<'_>> {
         let hashes = self.hashes()?;
         let Some(resume) = &options.resume else {
-            let (base, learner) = self.load()?;
+            let initial = self.initial()?;
+            let hashes = Hashes { adapter: initial.as_ref().map(|initial| initial.sha256.clone()), ..hashes };
+            let (base, learner) = self.load(initial)?;
             let dir = RunDir::create(options.out.as_deref(), &self.name)?;
             let run = self.run(dir, hashes, base, learner)?;
             return Ok(Begun { run: Some(run), notes: Vec::new(), warnings: Vec::new() });
@@ -58,7 +58,11 @@ impl Job {
         if let Start::Finished { .. } = start {
             return Ok(Begun { run: None, notes, warnings });
         }
-        let (base, mut learner) = self.load()?;
+        // A checkpoint has everything; without one the run starts once more from where it started.
+        let initial = if matches!(start, Start::Fresh) { self.initial()? } else { None };
+        let adapter = initial.as_ref().map(|initial| initial.sha256.clone()).or(dir.read_info()?.hashes.adapter);
+        let hashes = Hashes { adapter, ..hashes };
+        let (base, mut learner) = self.load(initial)?;
         let mut state = None;
         if let Start::From(saved) = start {
             let (values, moments) = split(saved.moments);
@@ -77,14 +81,18 @@ impl Job {
         Ok(Begun { run: Some(run), notes, warnings })
     }
 
-    fn load(&self) -> Result<(Box<dyn Base>, Box<dyn Learner>)> {
+    fn load(&self, initial: Option<Initial>) -> Result<(Box<dyn Base>, Box<dyn Learner>)> {
         let spec = BaseSpec {
             config: &self.opened.config,
             weights: self.opened.weights.as_ref(),
             dtype: self.recipe.model.dtype,
         };
         let base = self.target.runtime.load(self.target.index, &spec)?;
-        let learner = base.attach(&self.adapter_spec())?;
+        let values = initial.as_ref().map(|initial| &initial.values);
+        let mut learner = base.attach(&AdapterSpec { values, ..self.adapter_spec() })?;
+        if let Some(initial) = initial {
+            initial.import(learner.as_mut())?;
+        }
         Ok((base, learner))
     }
 
@@ -124,6 +132,7 @@ impl Job {
             data: self.splits.sha256.clone(),
             tokenizer: self.opened.tokenizer.sha256(),
             recipe: checkpoint::fingerprint(&self.recipe)?,
+            adapter: None,
         })
     }
 
@@ -176,11 +185,11 @@ impl Run<'_> {
             plan: serde_json::to_value(&job.recipe).unwrap_or_default(),
             command: self.info.command.clone(),
             versions: self.info.versions.clone(),
-            hashes: IndexMap::from([
-                ("base".to_string(), hashes.base.clone()),
-                ("data".to_string(), hashes.data.clone()),
-                ("tokenizer".to_string(), hashes.tokenizer.clone()),
-            ]),
+            hashes: [("base", Some(&hashes.base)), ("data", Some(&hashes.data)), ("tokenizer", Some(&hashes.tokenizer))]
+                .into_iter()
+                .chain([("adapter", hashes.adapter.as_ref())])
+                .filter_map(|(what, hash)| Some((what.to_string(), hash?.clone())))
+                .collect(),
             params_trainable: self.learner.trainable().values().map(|shape| shape.iter().product::<usize>()).sum(),
             params_total: job.total,
             device: self.info.device.clone(),
