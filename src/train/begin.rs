@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::artifact::model_values;
 use super::save::split;
 use super::{Initial, Job, Options, Run};
-use crate::adapters::{AdapterConfig, Origin};
+use crate::adapters::{AdapterConfig, ModuleKind, Origin, Selected};
 use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::data::Report;
 use crate::events::{Bus, Event, Jsonl, RunStarted, truncate_after};
@@ -60,7 +60,10 @@ impl Job {
         }
         // A checkpoint has everything; without one the run starts once more from where it started.
         let initial = if matches!(start, Start::Fresh) { self.initial()? } else { None };
-        let adapter = initial.as_ref().map(|initial| initial.sha256.clone()).or(dir.read_info()?.hashes.adapter);
+        let adapter = match &start {
+            Start::From(saved) => saved.state.hashes.adapter.clone(),
+            _ => initial.as_ref().map(|initial| initial.sha256.clone()),
+        };
         let hashes = Hashes { adapter, ..hashes };
         let (base, mut learner) = self.load(initial)?;
         let mut state = None;
@@ -136,6 +139,27 @@ impl Job {
         })
     }
 
+    /// Choices of modules and ranks that work and are seldom meant.
+    fn adapter_warnings(&self) -> Vec<Event> {
+        let warning = |code: &str, text: String, count| Event::Warning { code: code.into(), text, count };
+        let mut warnings = Vec::new();
+        let wasteful = self.selected.iter().filter(|site| site.rank > site.rows.min(site.cols));
+        if let Some(site) = wasteful.clone().next() {
+            let text = format!("rank {} is above the smaller side of the weight, as in {}", site.rank, site.path);
+            warnings.push(warning("rank", text, wasteful.count()));
+        }
+        let tied = |site: &&Selected| self.opened.config.tie_word_embeddings && site.kind != ModuleKind::Linear;
+        let tied: Vec<_> = self.selected.iter().filter(tied).collect();
+        if let [site] = &tied[..] {
+            let text = format!(
+                "{} shares its weight with its counterpart, which stays as it is: a merge unties them",
+                site.path
+            );
+            warnings.push(warning("tied", text, 1));
+        }
+        warnings
+    }
+
     /// What is worth a warning before the first step.
     pub(super) fn warnings(&self) -> Vec<Event> {
         let warning = |code: &str, text: &str, count| Event::Warning { code: code.into(), text: text.into(), count };
@@ -150,7 +174,7 @@ impl Job {
             counted.chain(report.warnings.iter().map(|w| warning(&w.code, &w.text, w.count))).collect::<Vec<_>>()
         };
         let eval = self.splits.eval.as_ref().map(|eval| of("evaluation", &eval.report));
-        [of("training", &self.splits.train.report), eval.unwrap_or_default()].concat()
+        [self.adapter_warnings(), of("training", &self.splits.train.report), eval.unwrap_or_default()].concat()
     }
 }
 
@@ -185,11 +209,15 @@ impl Run<'_> {
             plan: serde_json::to_value(&job.recipe).unwrap_or_default(),
             command: self.info.command.clone(),
             versions: self.info.versions.clone(),
-            hashes: [("base", Some(&hashes.base)), ("data", Some(&hashes.data)), ("tokenizer", Some(&hashes.tokenizer))]
-                .into_iter()
-                .chain([("adapter", hashes.adapter.as_ref())])
-                .filter_map(|(what, hash)| Some((what.to_string(), hash?.clone())))
-                .collect(),
+            hashes: [
+                ("base", Some(&hashes.base)),
+                ("data", Some(&hashes.data)),
+                ("tokenizer", Some(&hashes.tokenizer)),
+            ]
+            .into_iter()
+            .chain([("adapter", hashes.adapter.as_ref())])
+            .filter_map(|(what, hash)| Some((what.to_string(), hash?.clone())))
+            .collect(),
             params_trainable: self.learner.trainable().values().map(|shape| shape.iter().product::<usize>()).sum(),
             params_total: job.total,
             device: self.info.device.clone(),

@@ -1,6 +1,7 @@
 //! Tests that every backend passes: they speak to a `Runtime` and compare with numbers from PEFT.
 
 pub mod golden;
+pub mod lifecycle;
 pub mod parity;
 pub mod training;
 
@@ -10,6 +11,8 @@ macro_rules! on {
         $crate::suite::on!(@tests $runtime;
             parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
                 first_gradients, bf16_base_is_close;
+            lifecycle: adapters_alternate_over_one_base, training_goes_on_from_an_adapter,
+                an_adapter_of_another_shape_is_no_start;
             training: twenty_steps_equal_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,
                 accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip);
