@@ -83,13 +83,15 @@ mod tests {
         ] {
             let (adapter, modules) = adapter(model, name);
             let (converted, report) = to_lora(&adapter, &modules, None).unwrap();
-            assert_eq!(corrections(&converted, &modules).unwrap(), corrections(&adapter, &modules).unwrap(), "{name}");
-            assert_eq!(beside(&converted), beside(&adapter));
+            let expected = corrections(&adapter, &modules).unwrap();
+            assert!(corrections(&converted, &modules).unwrap() == expected, "{name}");
+            assert!(beside(&converted) == beside(&adapter), "{name}");
             assert_eq!((report.ranks[0], report.error), (report.ranks[1], 0.0));
             let dir = tempfile::tempdir().unwrap();
             peft::write(dir.path(), &converted.0, &converted.1, &modules).unwrap();
             let model_type = if model == "llama" { "llama" } else { "qwen2" };
-            assert_eq!(peft::read(dir.path(), model_type, &modules).unwrap(), converted, "{name}");
+            let again = peft::read(dir.path(), model_type, &modules).unwrap();
+            assert!(corrections(&again, &modules).unwrap() == expected && again.1 == converted.1, "{name}");
         }
     }
 
