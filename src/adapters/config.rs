@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::peft::Part;
-use super::{AdapterConfig, Findings, ModuleKind, Selected};
+use super::{AdapterConfig, Findings, Selected};
 use crate::Result;
+use crate::error::InputError;
 use crate::tensors::HostTensors;
 
 /// The keys that decide which modules carry an adapter, and of what rank and scale.
@@ -63,6 +64,11 @@ pub trait Spec {
         true
     }
 
+    /// Why the method cannot start on a module, if it cannot; keys are relative to the method's table.
+    fn refuses(&self, _site: &Selected) -> Option<InputError> {
+        None
+    }
+
     /// Parameters that train in one module.
     fn parameters(&self, site: &Selected) -> usize {
         site.rank * (site.rows + site.cols)
@@ -79,12 +85,7 @@ pub trait Spec {
 
     /// The tensors of one module in PEFT's file, with their shapes; asked only of the methods that [`Self::export`] returns.
     fn parts(&self, site: &Selected) -> Vec<(Part, Vec<usize>)> {
-        let [out, cols] = site.outputs_and_inputs();
-        let [a, b] = match site.kind {
-            ModuleKind::Embedding => [Part::EmbeddingA, Part::EmbeddingB],
-            ModuleKind::Linear | ModuleKind::Head => [Part::LoraA, Part::LoraB],
-        };
-        vec![(a, vec![site.rank, cols]), (b, vec![out, site.rank])]
+        super::lora::parts(site)
     }
 
     /// The tensors in PEFT's file that the modules share.
@@ -98,7 +99,7 @@ pub trait Spec {
     }
 }
 
-/// A change of a weight: `W + scaling · left · right`, its rows then brought to the lengths `magnitude`.
+/// A change of a weight: `W + scaling · left · right`, its rows or columns then brought to the lengths `magnitude`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Update {
     /// `[rows, rank]`
@@ -108,8 +109,14 @@ pub struct Update {
     pub rank: usize,
     pub cols: usize,
     pub scaling: f32,
-    /// `[rows]`
-    pub magnitude: Option<Vec<f32>>,
+    pub magnitude: Option<Lengths>,
+}
+
+/// Lengths of the rows `[rows]` or the columns `[cols]` of a weight as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lengths {
+    Rows(Vec<f32>),
+    Columns(Vec<f32>),
 }
 
 /// Declares the table `[adapter.NAME]` of a method: its own keys, then the shared ones. `scaled` methods have a rank, alpha and

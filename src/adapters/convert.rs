@@ -59,10 +59,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::adapters::combine::{Method, combine};
     use crate::adapters::correction::tests::{assert_close, product};
     use crate::adapters::modules::tiny;
     use crate::adapters::peft;
-    use crate::error::InputError;
 
     fn adapter(model: &str, name: &str) -> (PeftAdapter, Vec<Module>) {
         let config = if model == "llama" { tiny::llama() } else { tiny::qwen2() };
@@ -132,15 +132,10 @@ mod tests {
 
     #[test]
     fn what_is_no_low_rank_term_is_refused_by_name() {
-        use crate::adapters::{Selected, Update};
-        let (adapter, modules) = adapter("llama", "lora");
-        let site: Selected =
-            adapter.0.adapter.select(&modules, crate::adapters::Origin::AdapterFile).unwrap().remove(0);
-        let update = Update { magnitude: Some(vec![1.0; site.rows]), ..Update::default() };
-        let error: InputError = match crate::adapters::correction::Correction::new(&site, update, "dora") {
-            Err(crate::Error::Input(error)) => *error,
-            other => panic!("{other:?}"),
-        };
-        assert!(error.what.contains("`dora`") && error.hint.is_some());
+        let (dora, modules) = adapter("llama", "dora");
+        let told = to_lora(&dora, &modules, None).unwrap_err().to_string();
+        assert!(told.contains("`dora`") && told.contains("new lengths") && told.contains("lowrank merge"), "{told}");
+        let told = combine(&[(1.0, &dora)], &modules, &Method::Cat.into()).unwrap_err().to_string();
+        assert!(told.contains("`dora` has no weighted combination"), "{told}");
     }
 }

@@ -44,7 +44,7 @@ pub fn corrections(adapter: &PeftAdapter, modules: &[Module]) -> Result<Vec<Corr
 }
 
 impl Correction {
-    pub(super) fn new(site: &Selected, update: Update, method: &str) -> Result<Self> {
+    fn new(site: &Selected, update: Update, method: &str) -> Result<Self> {
         if update.magnitude.is_some() {
             let what =
                 format!("`{method}` brings the rows of the whole weight to new lengths, which no plain LoRA does");

@@ -145,7 +145,7 @@ fn what_a_later_version_may_have_is_not_called_a_typo() {
     for set in [
         "adapter.vera.rank=4",
         "adapter=adalora",
-        "adapter.lora.init=pissa_niter_4",
+        "adapter.lora.init=loftq",
         "base.quant.nf4.block=64",
         "optim.offload=host",
         "optim.lora_plus_ratio=16",
@@ -174,6 +174,9 @@ fn values_that_cannot_be_meant_are_refused() {
         "adapter.lora.dropout=1.0",
         "adapter.lora.dropout=-0.1",
         "adapter.lora.init=orthogonl",
+        "adapter.lora.init=pissa_niter_",
+        "adapter.lora.init=pissa_niter_1.5",
+        "adapter.lora.init=pissa_niter_99999",
         "adapter.lora.targets=[]",
         "adapter.lora.targets=[\"\"]",
         "adapter.lora.targets=(q_proj",
@@ -237,7 +240,7 @@ fn contradictory_keys_are_refused() {
 /// What does not go together, and the reason that the refusal gives.
 #[test]
 fn combinations_that_cannot_be_are_refused_for_their_reason() {
-    let table: [(&[&str], &str); 14] = [
+    let table: [(&[&str], &str); 15] = [
         (&["adapter.lora.init=orthogonal", "adapter.lora.rank=3"], "orthogonal initialisation halves the rank"),
         (&["adapter.lora.layers=[0]", "adapter.lora.targets=.*q_proj"], "`layers` needs targets by name"),
         (&["adapter.lora.layers_pattern=[\"h\"]"], "`layers_pattern` says where the layer number stands"),
@@ -247,6 +250,7 @@ fn combinations_that_cannot_be_are_refused_for_their_reason() {
         (&["adapter=full", "train.init_from=a"], "`init_from` names an adapter, and [adapter.full] has none"),
         (&["adapter.lora.init=gaussian", "train.init_from=a"], "`init` chooses how the adapter starts"),
         (&["adapter.lora.init=orthogonal", "train.init_from=a"], "`init` chooses how the adapter starts"),
+        (&["adapter.lora.init=pissa", "train.init_from=a"], "`init` chooses how the adapter starts"),
         (&["train.init_from="], "`train.init_from` is empty"),
         (&["train.eval_generate=2"], "`data.eval` is missing"),
         (&["optim.schedule.linear.warmup=20", "train.max_steps=10"], "warm-up is longer than the run"),
@@ -257,6 +261,16 @@ fn combinations_that_cannot_be_are_refused_for_their_reason() {
         let told: Vec<String> = problems(GOOD, sets).iter().map(ToString::to_string).collect();
         assert!(matches!(&told[..], [one] if one.contains(reason)), "{sets:?}: {told:#?}");
     }
+}
+
+#[test]
+fn a_start_that_is_none_is_answered_with_those_that_are() {
+    for init in ["default", "gaussian", "orthogonal", "pissa", "pissa_niter_0", "pissa_niter_128", "olora"] {
+        let AdapterConfig::Lora(lora) = good(&[&format!("adapter.lora.init={init}")]).adapter else { unreachable!() };
+        assert_eq!(lora.init.to_string(), init);
+    }
+    let told = refused("adapter.lora.init=pisa_niter_16");
+    assert!(told.contains("did you mean `pissa_niter_16`") && told.contains("olora"), "{told}");
 }
 
 #[test]

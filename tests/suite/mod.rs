@@ -1,5 +1,7 @@
 //! Tests that every backend passes: they speak to a `Runtime` and compare with numbers from PEFT.
 
+mod cases;
+pub mod conformance;
 pub mod golden;
 pub mod lifecycle;
 pub mod parity;
@@ -9,11 +11,12 @@ pub mod training;
 macro_rules! on {
     ($runtime:expr) => {
         $crate::suite::on!(@tests $runtime;
+            conformance: every_method_has_every_property;
             parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
                 first_gradients, bf16_base_is_close;
             lifecycle: adapters_alternate_over_one_base, training_goes_on_from_an_adapter,
                 an_adapter_of_another_shape_is_no_start;
-            training: twenty_steps_equal_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
+            training: twenty_steps_equal_peft, pissa_equals_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,
                 accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip);
     };
