@@ -59,6 +59,19 @@ pub trait Spec {
         false
     }
 
+    /// Whether alpha scales the correction.
+    fn has_alpha(&self) -> bool {
+        true
+    }
+
+    /// The recipe's key for the rank.
+    fn rank_key(&self) -> &'static str {
+        "rank"
+    }
+
+    /// The run will take `steps` optimizer steps: what follows from that, and what does not fit into it.
+    fn plan(&mut self, _steps: usize, _found: &mut Findings) {}
+
     /// Whether the method is defined on an embedding as well as on linear layers.
     fn adapts_embeddings(&self) -> bool {
         true
@@ -69,6 +82,11 @@ pub trait Spec {
         None
     }
 
+    /// The modules with the rank and scale that they have under this method, where those are not LoRA's.
+    fn fit(&self, selected: Vec<Selected>) -> Result<Vec<Selected>, InputError> {
+        Ok(selected)
+    }
+
     /// Parameters that train in one module.
     fn parameters(&self, site: &Selected) -> usize {
         site.rank * (site.rows + site.cols)
@@ -77,6 +95,11 @@ pub trait Spec {
     /// Floats per token that one module's correction keeps between forward and backward.
     fn retained(&self, site: &Selected) -> usize {
         site.rank + site.cols
+    }
+
+    /// What is odd about a run of this many optimizer steps, one sentence each.
+    fn warnings(&self, _total_steps: usize) -> Vec<String> {
+        Vec::new()
     }
 
     /// The method under which PEFT opens the trained adapter, and its values. `values` are by path: adapter
@@ -91,6 +114,11 @@ pub trait Spec {
     /// The tensors in PEFT's file that the modules share.
     fn common_parts(&self, _selected: &[Selected]) -> Vec<(Part, Vec<usize>)> {
         Vec::new()
+    }
+
+    /// What the modules share and the file leaves out, because it follows from the configuration; by path.
+    fn derived(&self, _selected: &[Selected]) -> HostTensors {
+        HostTensors::new()
     }
 
     /// How one module's weight changes; asked only of the methods that [`Self::export`] returns.

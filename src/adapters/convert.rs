@@ -96,6 +96,17 @@ mod tests {
     }
 
     #[test]
+    fn vectors_and_diagonals_fold_into_the_factors() {
+        for name in ["adalora", "vera", "vera_noproj"] {
+            let (adapter, modules) = adapter("llama", name);
+            let (converted, _) = to_lora(&adapter, &modules, None).unwrap();
+            assert_eq!(converted.0.adapter.name(), "lora");
+            assert!(corrections(&converted, &modules).unwrap() == corrections(&adapter, &modules).unwrap(), "{name}");
+            assert!(converted.1.keys().all(|key| key.contains(".lora_")), "{name}");
+        }
+    }
+
+    #[test]
     fn a_smaller_rank_is_the_nearest_and_says_how_far() {
         let (adapter, modules) = adapter("llama", "lora");
         let before = corrections(&adapter, &modules).unwrap();
@@ -135,7 +146,10 @@ mod tests {
         let (dora, modules) = adapter("llama", "dora");
         let told = to_lora(&dora, &modules, None).unwrap_err().to_string();
         assert!(told.contains("`dora`") && told.contains("new lengths") && told.contains("lowrank merge"), "{told}");
-        let told = combine(&[(1.0, &dora)], &modules, &Method::Cat.into()).unwrap_err().to_string();
-        assert!(told.contains("`dora` has no weighted combination"), "{told}");
+        for name in ["dora", "vera", "adalora"] {
+            let (adapter, modules) = adapter("llama", name);
+            let told = combine(&[(1.0, &adapter)], &modules, &Method::Cat.into()).unwrap_err().to_string();
+            assert!(told.contains(&format!("`{name}` has no weighted combination")), "{told}");
+        }
     }
 }

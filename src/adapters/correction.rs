@@ -37,8 +37,9 @@ pub fn corrections(adapter: &PeftAdapter, modules: &[Module]) -> Result<Vec<Corr
     let (config, tensors) = adapter;
     let name = config.adapter.name();
     let spec = config.adapter.spec().ok_or_else(|| Error::input(format!("`{name}` has no corrections")))?;
-    let values = peft::from_file(tensors.clone());
     let sites = config.adapter.select(modules, Origin::AdapterFile)?;
+    let mut values = peft::from_file(tensors.clone());
+    values.extend(spec.derived(&sites));
     let of = |site: &Selected| Correction::new(site, spec.update(site, &values)?, name);
     sites.iter().filter(|site| site.rank > 0).map(of).collect()
 }

@@ -3,10 +3,12 @@
 //! A method is a file and one line of the table in `table.rs`, which makes the module enum, the recipe's enum
 //! and the listings.
 
+pub mod adalora;
 pub mod combine;
 mod config;
 pub mod convert;
 mod correction;
+pub mod delta_lora;
 pub mod dora;
 #[cfg(test)]
 mod fixtures;
@@ -18,12 +20,16 @@ mod method;
 mod modules;
 pub mod peft;
 pub mod random;
+mod stacked;
 mod table;
 mod targets;
+pub mod vera;
 
 pub use crate::recipe::Findings;
+pub use adalora::AdaLoraConfig;
 pub(crate) use config::method_config;
 pub use config::{BiasMode, FullConfig, Lengths, NoneConfig, Shared, Spec, Targets, Update};
+pub use delta_lora::DeltaLoraConfig;
 pub use dora::DoraConfig;
 pub use init::LoraInit;
 pub use inject::{Injection, inject};
@@ -32,3 +38,4 @@ pub use method::{Method, Moment, Pool, Rule, Start};
 pub use modules::*;
 pub use table::*;
 pub use targets::*;
+pub use vera::VeraConfig;

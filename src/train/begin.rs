@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::artifact::model_values;
+use super::run::active_ranks;
 use super::save::split;
 use super::{Initial, Job, Options, Run};
 use crate::adapters::{AdapterConfig, ModuleKind, Origin, Selected};
@@ -126,7 +127,8 @@ impl Job {
             total_steps: self.steps,
             ..TrainState::default()
         };
-        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0 })
+        let ranks = active_ranks(learner.as_ref());
+        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0, ranks })
     }
 
     fn hashes(&self) -> Result<Hashes> {
@@ -143,10 +145,12 @@ impl Job {
     fn adapter_warnings(&self) -> Vec<Event> {
         let warning = |code: &str, text: String, count| Event::Warning { code: code.into(), text, count };
         let mut warnings = Vec::new();
-        let wasteful = self.selected.iter().filter(|site| site.rank > site.rows.min(site.cols));
-        if let Some(site) = wasteful.clone().next() {
-            let text = format!("rank {} is above the smaller side of the weight, as in {}", site.rank, site.path);
-            warnings.push(warning("rank", text, wasteful.count()));
+        let parameters = |site: &Selected| self.recipe.adapter.spec().map_or(0, |spec| spec.parameters(site));
+        let wasteful: Vec<_> = self.selected.iter().filter(|site| parameters(site) >= site.rows * site.cols).collect();
+        if let Some(site) = wasteful.first() {
+            let (train, whole) = (parameters(site), site.rows * site.cols);
+            let text = format!("rank {}: {train} numbers train beside the {whole} of {}", site.rank, site.path);
+            warnings.push(warning("rank", text, wasteful.len()));
         }
         let tied = |site: &&Selected| self.opened.config.tie_word_embeddings && site.kind != ModuleKind::Linear;
         let tied: Vec<_> = self.selected.iter().filter(tied).collect();
@@ -174,7 +178,10 @@ impl Job {
             counted.chain(report.warnings.iter().map(|w| warning(&w.code, &w.text, w.count))).collect::<Vec<_>>()
         };
         let eval = self.splits.eval.as_ref().map(|eval| of("evaluation", &eval.report));
-        [self.adapter_warnings(), of("training", &self.splits.train.report), eval.unwrap_or_default()].concat()
+        let of_method = self.recipe.adapter.spec().map(|spec| spec.warnings(self.steps)).unwrap_or_default();
+        let of_method = of_method.iter().map(|text| warning("adapter", text, 1)).collect();
+        [of_method, self.adapter_warnings(), of("training", &self.splits.train.report), eval.unwrap_or_default()]
+            .concat()
     }
 }
 

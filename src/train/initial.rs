@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Job;
 use crate::adapters::peft::{self, CONFIG_FILE, TENSORS_FILE};
-use crate::adapters::{AdapterConfig, Module, Origin, Selected};
+use crate::adapters::{AdapterConfig, Module, Origin, Selected, Spec};
 use crate::checkpoint::{Layout, sha256};
 use crate::error::InputError;
 use crate::runtime::Learner;
@@ -44,9 +44,17 @@ impl Job {
             let config = dir.join(CONFIG_FILE);
             return Err(Error::Inputs(problems.into_iter().map(|problem| problem.file(&config)).collect()));
         }
+        let mut values = peft::from_file(tensors);
+        values.extend(file.adapter.spec().map(|spec| spec.derived(&sites)).unwrap_or_default());
+        // What the recipe's adapter would leave out of its own file must follow from the recipe here too.
+        let derived = self.recipe.adapter.spec().map(|spec| spec.derived(&self.selected)).unwrap_or_default();
+        if let Some((name, _)) = derived.iter().find(|(name, tensor)| values.get(*name) != Some(tensor)) {
+            let what = "the adapter of `train.init_from` has other values than those that follow from the recipe";
+            return Err(Error::input(what).file(dir.join(TENSORS_FILE)).tensor(name).into());
+        }
         let path = dir.join(TENSORS_FILE);
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        Ok(Some(Initial { values: peft::from_file(tensors), sha256: sha256(&bytes) }))
+        Ok(Some(Initial { values, sha256: sha256(&bytes) }))
     }
 }
 
@@ -82,7 +90,8 @@ fn differences([file, recipe]: [&AdapterConfig; 2], [found, expected]: [&[Select
     compare("targets", extra(&only(found, expected)), extra(&only(expected, found)));
     let both = || expected.iter().filter_map(|b| Some((found.iter().find(|a| a.path == b.path)?, b)));
     if let Some((a, b)) = both().find(|(a, b)| a.rank != b.rank) {
-        compare("rank", format!("{} in {}", a.rank, a.path), format!("{} in {}", b.rank, b.path));
+        let key = recipe.spec().map_or("rank", Spec::rank_key);
+        compare(key, format!("{} in {}", a.rank, a.path), format!("{} in {}", b.rank, b.path));
     } else if let Some((a, b)) = both().find(|(a, b)| a.scaling as f32 != b.scaling as f32) {
         let scale = |site: &Selected| format!("a scale of {} in {}", site.scaling, site.path);
         compare("alpha", scale(a), scale(b));

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use lowrank::adapters::convert::to_lora;
+use lowrank::adapters::{Module, peft};
 use lowrank::checkpoint::Layout;
 use lowrank::events::Control;
 use lowrank::recipe::{self, BaseDtype, Resolved};
@@ -36,6 +38,25 @@ pub fn adapters_alternate_over_one_base(runtime: &'static dyn Runtime) {
     assert!(logits(learners[0].as_ref()) == first[0] && logits(learners[2].as_ref()) == first[2]);
     assert!(logits(saved("lora").as_ref()) == first[1], "attached anew it is what was saved");
     assert_eq!(base.bytes(), bytes);
+}
+
+/// What PEFT computes with each kind of adapter, the plain LoRA made of it computes too.
+pub fn converted_adapters_compute_the_same(runtime: &'static dyn Runtime) {
+    let (opened, golden) = (open("llama"), Fixtures::read(e2e("llama").join("fixtures.safetensors")));
+    let base = load(runtime, &opened, BaseDtype::F32);
+    let modules = Module::list(&opened.config);
+    let batch = golden.batch("input_ids", "labels");
+    for name in ["adalora", "vera", "vera_noproj", "lora_rslora_pattern", "lora_embed_mts"] {
+        let dir = e2e("llama").join("adapters").join(name);
+        let adapter = peft::read(&dir, &opened.config.model_type, &modules).unwrap();
+        let (converted, _) = to_lora(&adapter, &modules, None).unwrap();
+        let plain = tempfile::tempdir().unwrap();
+        peft::write(plain.path(), &converted.0, &converted.1, &modules).unwrap();
+        let (learner, config) = attach_saved(base.as_ref(), &opened.config, plain.path()).unwrap();
+        assert_eq!(config.adapter.name(), "lora");
+        let logits = learner.logits(&batch).unwrap();
+        assert_close(&logits, &golden.f32(&format!("{name}.logits")), 1e-4, name);
+    }
 }
 
 fn resolved(adapter: &Path, sets: &str) -> Resolved {
