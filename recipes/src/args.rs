@@ -44,8 +44,10 @@ pub enum Command {
     Eval(eval::Eval),
     /// Continue a prompt with a run, an adapter or a model
     Generate(generate::Generate),
-    /// Write the base with its adapter merged in
+    /// Write the base with its adapter merged in, or several adapters as one
     Merge(merge::Merge),
+    /// Write an adapter as plain LoRA, of a smaller rank if asked for
+    Convert(convert::Convert),
     /// Look into an adapter, a model or a data file
     Inspect(inspect::Inspect),
     /// Say what this build can use on this machine
@@ -78,7 +80,7 @@ const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::J
 const COLORS: [(&str, Color); 3] = [("auto", Color::Auto), ("always", Color::Always), ("never", Color::Never)];
 
 /// The value that one of these words stands for.
-fn one_of<T: Copy + Send + Sync>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T> {
+pub fn one_of<T: Copy + Send + Sync>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T> {
     let words = PossibleValuesParser::new(choices.iter().map(|(word, _)| *word));
     words.try_map(|given| choices.iter().find(|(word, _)| *word == given).map(|(_, value)| *value).ok_or("unknown"))
 }

@@ -177,6 +177,41 @@ fn models_adapters_and_data_are_looked_into() {
 }
 
 #[test]
+fn adapters_are_combined_taken_off_and_converted() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/e2e/llama");
+    let at = |name: &str| format!("{golden}/{name}");
+    let (base, lora, other) = (at("base"), at("adapters/lora"), at("adapters/lora_rslora_pattern"));
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let two = ["merge", &lora, &other, "--base", &base, "--out"];
+    let with = |name: &str, rest: &[&str]| {
+        let arguments: Vec<String> = two.iter().map(ToString::to_string).chain([out(name)]).collect();
+        arguments.into_iter().chain(rest.iter().map(ToString::to_string)).collect::<Vec<_>>()
+    };
+    let call = |arguments: &[String]| printed(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let refusal = |arguments: &[String]| refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(call(&with("both", &["--weights", "0.7,-0.3"])), format!("{}\n", out("both")));
+    assert!(folder.path().join("both/adapter_model.safetensors").is_file());
+    call(&with("model", &["--weights", "1,1", "--write", "model"]));
+    assert!(folder.path().join("model/model.safetensors").is_file());
+    for (rest, reason) in [
+        (&[][..], "every adapter needs a weight"),
+        (&["--weights", "1,1", "--method", "linear"], "adapters of one rank"),
+        (&["--weights", "1,1", "--method", "ties"], "key density"),
+        (&["--weights", "1,1", "--dtype", "bf16"], "--write model"),
+    ] {
+        let told = refusal(&with("none", rest));
+        assert!(told.contains(reason) && !folder.path().join("none").exists(), "{told}");
+    }
+    printed(&["merge", &lora, "--base", &base, "--out", &out("merged")]);
+    printed(&["merge", &lora, "--base", &out("merged"), "--unmerge", "--out", &out("back")]);
+    let (code, _, told) = run(&["convert", &lora, "--base", &base, "--rank", "2", "--out", &out("small")]);
+    assert!(code == 0 && told.contains("largest rank 8 → 2") && told.contains("relative error"), "{told}");
+    let again = ["convert", &lora, "--base", &base, "--out", &out("small")];
+    assert!(refused(&again).contains("not empty"));
+}
+
+#[test]
 fn an_adapter_is_shown_with_its_norms() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();

@@ -55,6 +55,11 @@ pub trait Spec {
     /// Ranges and contradictions beyond those of the shared keys; keys are relative to the method's table.
     fn validate(&self, _found: &mut Findings) {}
 
+    /// Whether the recipe chooses a start of its own, which values from a file would undo.
+    fn chooses_start(&self) -> bool {
+        false
+    }
+
     /// Whether alpha scales the correction.
     fn has_alpha(&self) -> bool {
         true

@@ -52,6 +52,10 @@ impl Spec for LoraConfig {
         self.init.validate(&self.shared(), found);
     }
 
+    fn chooses_start(&self) -> bool {
+        self.init != LoraInit::Default
+    }
+
     fn refuses(&self, site: &Selected) -> Option<InputError> {
         self.init.refuses(site)
     }

@@ -4,7 +4,10 @@
 //! and the listings.
 
 pub mod adalora;
+pub mod combine;
 mod config;
+pub mod convert;
+mod correction;
 pub mod delta_lora;
 pub mod dora;
 #[cfg(test)]

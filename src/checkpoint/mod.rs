@@ -38,4 +38,5 @@ pub use rotate::rotate;
 pub use run_dir::{Layout, RunDir};
 pub use state::{Best, Hashes, TrainState};
 pub use store::{Checkpoint, Moments};
+pub(crate) use verify::sha256;
 pub use verify::verify;

@@ -232,7 +232,13 @@ mod tests {
     }
 
     fn hashes(data: &str, recipe: &Recipe) -> Hashes {
-        Hashes { base: "b".into(), data: data.into(), tokenizer: "t".into(), recipe: fingerprint(recipe).unwrap() }
+        Hashes {
+            base: "b".into(),
+            data: data.into(),
+            tokenizer: "t".into(),
+            recipe: fingerprint(recipe).unwrap(),
+            adapter: None,
+        }
     }
 
     #[test]

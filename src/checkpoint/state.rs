@@ -47,6 +47,9 @@ pub struct Hashes {
     pub tokenizer: String,
     /// [`fingerprint`](super::fingerprint) of the recipe.
     pub recipe: String,
+    /// Of the adapter that training started from, where it did. Not compared on resume: it is not needed then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
 }
 
 /// A float as its shortest decimal text. Rust reads that back to the same bits, infinities and NaN included, where

@@ -139,7 +139,7 @@ impl Entry {
 }
 
 /// Lower-case hexadecimal sha256.
-pub(super) fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }
 

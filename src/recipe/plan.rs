@@ -266,6 +266,9 @@ pub struct Train {
     pub epochs: usize,
     /// Optimizer steps, over as many epochs as they take; overrides `epochs`.
     pub max_steps: Option<usize>,
+    /// A run or adapter directory whose values training starts from; it must be of the recipe's method, rank and targets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<String>,
     /// Steps between evaluations; 0 evaluates only at the start and the end.
     pub eval_every: usize,
     /// Evaluation rows that are also generated greedily and scored by exact match.
@@ -287,6 +290,7 @@ impl Default for Train {
             accumulate: 1,
             epochs: 1,
             max_steps: None,
+            init_from: None,
             eval_every: 50,
             eval_generate: 0,
             save_every: 50,

@@ -83,8 +83,8 @@ impl Resolved {
     /// The recipe with every path that exists made absolute, so that its TOML runs from anywhere.
     pub fn anchored(&self) -> Recipe {
         let mut recipe = self.recipe.clone();
-        for (_, path) in paths(&mut recipe) {
-            anchor(path, &self.root);
+        for (key, path) in paths(&mut recipe) {
+            anchor(key, path, &self.root);
         }
         recipe
     }
@@ -131,6 +131,9 @@ fn paths(recipe: &mut Recipe) -> Vec<(&'static str, &mut String)> {
     if let Some(EvalData::Path(path)) = &mut recipe.data.eval {
         paths.push(("data.eval", path));
     }
+    if let Some(path) = &mut recipe.train.init_from {
+        paths.push(("train.init_from", path));
+    }
     paths
 }
 
@@ -138,17 +141,18 @@ fn paths(recipe: &mut Recipe) -> Vec<(&'static str, &mut String)> {
 fn anchor_overrides(recipe: &mut Recipe, overridden: &[String]) {
     for (key, path) in paths(recipe) {
         if overridden.iter().any(|given| given == key) {
-            anchor(path, Path::new("."));
+            anchor(key, path, Path::new("."));
         }
     }
 }
 
-/// Words that are no path (`tiny`, `synthetic:menu`, `chatml`) name no existing file and stay.
-fn anchor(path: &mut String, root: &Path) {
+/// Words that are no path (`tiny`, `synthetic:menu`, `chatml`) name no existing file and stay. An adapter is always a path, and
+/// may be gone when a run that started from it is resumed.
+fn anchor(key: &str, path: &mut String, root: &Path) {
     const WORDS: [&str; 4] = ["tiny", "none", "chatml", "tokenizer"];
     if !WORDS.contains(&path.as_str())
         && let Ok(absolute) = std::path::absolute(root.join(&*path))
-        && absolute.exists()
+        && (absolute.exists() || key == "train.init_from")
         && let Some(absolute) = absolute.to_str()
     {
         *path = absolute.to_string();

@@ -250,6 +250,32 @@ fn contradictory_keys_are_refused() {
     good(&["adapter.lora.layers=[0]"]);
 }
 
+/// What does not go together, and the reason that the refusal gives.
+#[test]
+fn combinations_that_cannot_be_are_refused_for_their_reason() {
+    let table: [(&[&str], &str); 15] = [
+        (&["adapter.lora.init=orthogonal", "adapter.lora.rank=3"], "orthogonal initialisation halves the rank"),
+        (&["adapter.lora.layers=[0]", "adapter.lora.targets=.*q_proj"], "`layers` needs targets by name"),
+        (&["adapter.lora.layers_pattern=[\"h\"]"], "`layers_pattern` says where the layer number stands"),
+        (&["adapter.lora.dropout=1.0"], "`adapter.lora.dropout` is out of range"),
+        (&["adapter=none", "train.gradient_checkpointing=true"], "[adapter.none] has none"),
+        (&["adapter=none", "train.init_from=a"], "`init_from` names an adapter, and [adapter.none] has none"),
+        (&["adapter=full", "train.init_from=a"], "`init_from` names an adapter, and [adapter.full] has none"),
+        (&["adapter.lora.init=gaussian", "train.init_from=a"], "`init` chooses how the adapter starts"),
+        (&["adapter.lora.init=orthogonal", "train.init_from=a"], "`init` chooses how the adapter starts"),
+        (&["adapter.lora.init=pissa", "train.init_from=a"], "`init` chooses how the adapter starts"),
+        (&["train.init_from="], "`train.init_from` is empty"),
+        (&["train.eval_generate=2"], "`data.eval` is missing"),
+        (&["optim.schedule.linear.warmup=20", "train.max_steps=10"], "warm-up is longer than the run"),
+        (&["optim.lora_plus_ratio=16"], "not in this version"),
+        (&["base.quant.nf4.block=64"], "not in this version"),
+    ];
+    for (sets, reason) in table {
+        let told: Vec<String> = problems(GOOD, sets).iter().map(ToString::to_string).collect();
+        assert!(matches!(&told[..], [one] if one.contains(reason)), "{sets:?}: {told:#?}");
+    }
+}
+
 #[test]
 fn a_start_that_is_none_is_answered_with_those_that_are() {
     for init in ["default", "gaussian", "orthogonal", "pissa", "pissa_niter_0", "pissa_niter_128", "olora"] {

@@ -267,8 +267,22 @@ fn train(recipe: &Recipe, found: &mut Findings) {
         let what = "`train.max_steps` is 0, so nothing would train";
         found.contradiction("train.max_steps", what, "[adapter.none] evaluates without training");
     }
+    init_from(recipe, found);
     if train.gradient_checkpointing && matches!(recipe.adapter, AdapterConfig::None(_)) {
         let what = "`gradient_checkpointing` saves memory of a backward pass, and [adapter.none] has none";
         found.contradiction("train.gradient_checkpointing", what, "leave it out");
+    }
+}
+
+fn init_from(recipe: &Recipe, found: &mut Findings) {
+    let Some(path) = &recipe.train.init_from else { return };
+    found.not_empty("train.init_from", path);
+    let Some(spec) = recipe.adapter.spec() else {
+        let what = format!("`init_from` names an adapter, and [adapter.{}] has none", recipe.adapter.name());
+        return found.contradiction("train.init_from", &what, "leave it out");
+    };
+    if spec.chooses_start() {
+        let what = "`init` chooses how the adapter starts, and `train.init_from` does so too";
+        found.contradiction(&format!("adapter.{}.init", recipe.adapter.name()), what, "leave one of them out");
     }
 }

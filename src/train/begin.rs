@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use indexmap::IndexMap;
-
 use super::artifact::model_values;
 use super::run::active_ranks;
 use super::save::split;
-use super::{Job, Options, Run};
-use crate::adapters::{AdapterConfig, Origin};
+use super::{Initial, Job, Options, Run};
+use crate::adapters::{AdapterConfig, ModuleKind, Origin, Selected};
 use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::data::Report;
 use crate::events::{Bus, Event, Jsonl, RunStarted, truncate_after};
@@ -26,9 +24,11 @@ impl Job {
     /// Loads the base, attaches the adapter, makes or reopens the run directory.
     pub fn begin(&mut self, options: &Options) -> Result<Begun<'_>> {
         let Some(resume) = &options.resume else {
-            let (base, learner) = self.load()?;
+            let initial = self.initial()?;
+            let adapter = initial.as_ref().map(|initial| initial.sha256.clone());
+            let (base, learner) = self.load(initial)?;
             let dir = RunDir::create(options.out.as_deref(), &self.name)?;
-            let run = self.run(dir, base, learner)?;
+            let run = self.run(dir, adapter, base, learner)?;
             return Ok(Begun { run: Some(run), notes: Vec::new(), warnings: Vec::new() });
         };
         if let (Some(_), Some(out)) = (resume, &options.out) {
@@ -60,7 +60,13 @@ impl Job {
         if let Start::Finished { .. } = start {
             return Ok(Begun { run: None, notes, warnings });
         }
-        let (base, mut learner) = self.load()?;
+        // A checkpoint has everything; without one the run starts once more from where it started.
+        let initial = if matches!(start, Start::Fresh) { self.initial()? } else { None };
+        let adapter = match &start {
+            Start::From(saved) => saved.state.hashes.adapter.clone(),
+            _ => initial.as_ref().map(|initial| initial.sha256.clone()),
+        };
+        let (base, mut learner) = self.load(initial)?;
         let mut state = None;
         if let Start::From(saved) = start {
             let (values, moments) = split(saved.moments);
@@ -72,7 +78,7 @@ impl Job {
             state = Some(saved.state);
         }
         let total_steps = self.steps;
-        let mut run = self.run(dir, base, learner)?;
+        let mut run = self.run(dir, adapter, base, learner)?;
         if let Some(state) = state {
             run.resumed_from = state.step;
             run.state = TrainState { total_steps, ..state };
@@ -89,14 +95,18 @@ impl Job {
         Ok(())
     }
 
-    fn load(&self) -> Result<(Box<dyn Base>, Box<dyn Learner>)> {
+    fn load(&self, initial: Option<Initial>) -> Result<(Box<dyn Base>, Box<dyn Learner>)> {
         let spec = BaseSpec {
             config: &self.opened.config,
             weights: self.opened.weights.as_ref(),
             dtype: self.recipe.model.dtype,
         };
         let base = self.target.runtime.load(self.target.index, &spec)?;
-        let learner = base.attach(&self.adapter_spec())?;
+        let values = initial.as_ref().map(|initial| &initial.values);
+        let mut learner = base.attach(&AdapterSpec { values, ..self.adapter_spec() })?;
+        if let Some(initial) = initial {
+            initial.import(learner.as_mut())?;
+        }
         Ok((base, learner))
     }
 
@@ -111,8 +121,15 @@ impl Job {
         }
     }
 
-    fn run(&mut self, dir: RunDir, base: Box<dyn Base>, learner: Box<dyn Learner>) -> Result<Run<'_>> {
-        let hashes = self.hashes()?;
+    /// `adapter` is the hash of the one that training started from.
+    fn run(
+        &mut self,
+        dir: RunDir,
+        adapter: Option<String>,
+        base: Box<dyn Base>,
+        learner: Box<dyn Learner>,
+    ) -> Result<Run<'_>> {
+        let hashes = Hashes { adapter, ..self.hashes()? };
         let mut info = RunInfo::new(&self.name);
         info.versions.insert("burn".into(), "0.21.0".into());
         info.device = self.target.device.name.clone();
@@ -138,7 +155,31 @@ impl Job {
             data: self.splits.sha256.clone(),
             tokenizer: self.opened.tokenizer.sha256(),
             recipe: checkpoint::fingerprint(&self.recipe)?,
+            adapter: None,
         })
+    }
+
+    /// Choices of modules and ranks that work and are seldom meant.
+    fn adapter_warnings(&self) -> Vec<Event> {
+        let warning = |code: &str, text: String, count| Event::Warning { code: code.into(), text, count };
+        let mut warnings = Vec::new();
+        let parameters = |site: &Selected| self.recipe.adapter.spec().map_or(0, |spec| spec.parameters(site));
+        let wasteful: Vec<_> = self.selected.iter().filter(|site| parameters(site) >= site.rows * site.cols).collect();
+        if let Some(site) = wasteful.first() {
+            let (train, whole) = (parameters(site), site.rows * site.cols);
+            let text = format!("rank {}: {train} numbers train beside the {whole} of {}", site.rank, site.path);
+            warnings.push(warning("rank", text, wasteful.len()));
+        }
+        let tied = |site: &&Selected| self.opened.config.tie_word_embeddings && site.kind != ModuleKind::Linear;
+        let tied: Vec<_> = self.selected.iter().filter(tied).collect();
+        if let [site] = &tied[..] {
+            let text = format!(
+                "{} shares its weight with its counterpart, which stays as it is: a merge unties them",
+                site.path
+            );
+            warnings.push(warning("tied", text, 1));
+        }
+        warnings
     }
 
     /// What is worth a warning before the first step.
@@ -157,7 +198,8 @@ impl Job {
         let eval = self.splits.eval.as_ref().map(|eval| of("evaluation", &eval.report));
         let of_method = self.recipe.adapter.spec().map(|spec| spec.warnings(self.steps)).unwrap_or_default();
         let of_method = of_method.iter().map(|text| warning("adapter", text, 1)).collect();
-        [of_method, of("training", &self.splits.train.report), eval.unwrap_or_default()].concat()
+        [of_method, self.adapter_warnings(), of("training", &self.splits.train.report), eval.unwrap_or_default()]
+            .concat()
     }
 }
 
@@ -192,11 +234,15 @@ impl Run<'_> {
             plan: serde_json::to_value(&job.recipe).unwrap_or_default(),
             command: self.info.command.clone(),
             versions: self.info.versions.clone(),
-            hashes: IndexMap::from([
-                ("base".to_string(), hashes.base.clone()),
-                ("data".to_string(), hashes.data.clone()),
-                ("tokenizer".to_string(), hashes.tokenizer.clone()),
-            ]),
+            hashes: [
+                ("base", Some(&hashes.base)),
+                ("data", Some(&hashes.data)),
+                ("tokenizer", Some(&hashes.tokenizer)),
+            ]
+            .into_iter()
+            .chain([("adapter", hashes.adapter.as_ref())])
+            .filter_map(|(what, hash)| Some((what.to_string(), hash?.clone())))
+            .collect(),
             params_trainable: self.learner.trainable().values().map(|shape| shape.iter().product::<usize>()).sum(),
             params_total: job.total,
             device: self.info.device.clone(),

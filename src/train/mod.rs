@@ -6,12 +6,14 @@
 //!  writes nothing  base, resume   loop ─▶ evaluate, save
 //! ```
 
+mod adapters;
 mod artifact;
 mod banner;
 mod begin;
 mod cursor;
 mod estimate;
 mod evaluate;
+mod initial;
 mod job;
 mod optimize;
 mod pilot;
@@ -20,10 +22,12 @@ mod run;
 mod save;
 mod subject;
 
+pub use adapters::Adapters;
 pub use artifact::{attach_none, attach_saved, files};
 pub use begin::{Begun, resume_command};
 pub use estimate::estimate;
 pub use evaluate::{Evaluation, evaluate};
+pub use initial::Initial;
 pub use job::{Job, Options, Target};
 pub use resident::{peak_bytes, resident_bytes};
 pub use run::{Outcome, Run};

@@ -5,6 +5,7 @@ mod cases;
 pub mod conformance;
 pub mod delta_lora;
 pub mod golden;
+pub mod lifecycle;
 pub mod lora_drop;
 pub mod lora_fa;
 pub mod lora_plus;
@@ -18,6 +19,8 @@ macro_rules! on {
             conformance: every_method_has_every_property;
             parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
                 first_gradients, bf16_base_is_close;
+            lifecycle: adapters_alternate_over_one_base, converted_adapters_compute_the_same, training_goes_on_from_an_adapter,
+                an_adapter_of_another_shape_is_no_start;
             adalora: ranks_settle_and_stay, a_run_broken_while_pruning_ends_with_the_same_ranks,
                 importances_are_taken_once_a_step, the_saved_adapter_computes_the_same;
             training: twenty_steps_equal_peft, pissa_equals_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,

@@ -1,37 +1,82 @@
-//! `lowrank merge`: base and adapter as one model that loads anywhere.
+//! `lowrank merge`: base and adapter as one model that loads anywhere, or several adapters as one.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use lowrank::adapters::combine::{Combination, METHODS, Majority, Method, combine};
 use lowrank::adapters::merge::{OutDtype, merge};
-use lowrank::adapters::{Module, peft};
-use lowrank::train::Subject;
+use lowrank::adapters::peft::PeftAdapter;
+use lowrank::train::Adapters;
 use lowrank::{Error, Result};
 use lowrank_cli::stdout;
 
-use crate::args::Output;
+use crate::args::{Output, one_of};
 
 const EXAMPLES: &str = "\
 Examples:
-  lowrank merge runs/my --out merged
-  lowrank merge path/to/adapter --base path/to/model --dtype bf16 --out merged";
+  lowrank merge runs/my --out merged                                 one adapter: a model
+  lowrank merge path/to/adapter --base path/to/model --dtype bf16 --out merged
+  lowrank merge runs/a runs/b --weights 0.7,0.3 --out both           several: one adapter, exactly 0.7 ΔW + 0.3 ΔW
+  lowrank merge runs/a runs/b --weights 1,-1 --method svd --rank 8 --out difference
+  lowrank merge runs/a runs/b --weights 0.5,0.5 --write model --out merged
+  lowrank merge runs/my --base merged --unmerge --out base           take it off again";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Merge {
-    /// A run or an adapter directory
-    #[arg(value_name = "RUN|ADAPTER")]
-    pub adapter: PathBuf,
-    /// The adapter's base model; a run knows its own
+    /// A run or an adapter directory; several are combined, over one base
+    #[arg(value_name = "RUN|ADAPTER", required = true)]
+    pub adapters: Vec<PathBuf>,
+    /// The adapters' base model; a run knows its own
     #[arg(long, value_name = "MODEL")]
     pub base: Option<PathBuf>,
-    /// Directory for the merged model; must not be there yet
+    /// Directory for the result; must not hold anything yet
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// How the weights are written; the sum itself is computed in f32
-    #[arg(long, value_enum, default_value_t)]
-    pub dtype: MergedDtype,
+    /// What comes out; a model of one adapter, an adapter of several
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub write: Option<Written>,
+    /// How a model's weights are written, f32 unless given; the sum itself is computed in f32
+    #[arg(long, value_enum)]
+    pub dtype: Option<MergedDtype>,
+    /// Subtract instead of add: `--base` is the merged model
+    #[arg(long, requires = "base", conflicts_with_all = ["weights", "method", "rank", "density", "majority", "seed", "write"])]
+    pub unmerge: bool,
+    #[command(flatten)]
+    pub combined: Combined,
+}
+
+/// How adapters become one.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Combining")]
+pub struct Combined {
+    /// How much of each adapter, negative to subtract it: `--weights 0.7,-0.3`
+    #[arg(long, value_name = "W,W", value_delimiter = ',', allow_hyphen_values = true)]
+    pub weights: Vec<f64>,
+    /// PEFT's combination type; `cat` is exact, its rank the sum of all; `svd` the nearest of rank `--rank`
+    #[arg(long, value_name = "METHOD", default_value = "cat", value_parser = one_of(&METHODS))]
+    pub method: Method,
+    /// Rank of the result, for the methods in svd; the adapters' largest unless given
+    #[arg(long, value_name = "R")]
+    pub rank: Option<usize>,
+    /// Share of entries kept, for ties, dare and magnitude_prune
+    #[arg(long, value_name = "D")]
+    pub density: Option<f64>,
+    /// Which sign wins an entry, for ties and dare_ties; `total` unless given
+    #[arg(long, value_name = "SIGN", value_parser = one_of(&MAJORITIES))]
+    pub majority: Option<Majority>,
+    /// Seed of what dare leaves out; 0 unless given
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+const MAJORITIES: [(&str, Majority); 2] = [("total", Majority::Total), ("frequency", Majority::Frequency)];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Written {
+    Model,
+    Adapter,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -54,21 +99,57 @@ impl From<MergedDtype> for OutDtype {
 
 impl Merge {
     pub fn run(&self, output: &Output) -> Result<()> {
-        let subject = Subject::open(&self.adapter, self.base.as_deref())?;
-        let Some(adapter) = &subject.adapter else {
-            return Err(Error::input("nothing to merge: this is no adapter").file(&self.adapter).into());
+        let several = self.adapters.len() > 1 && !self.unmerge;
+        let written = self.write.unwrap_or(if several { Written::Adapter } else { Written::Model });
+        if self.dtype.is_some() && written == Written::Adapter {
+            let error = Error::input("an adapter is written in f32").key("--dtype");
+            return Err(error.hint("leave it out, or write a model: `--write model`").into());
+        }
+        let mut adapters = Adapters::open(&self.adapters, self.base.as_deref())?;
+        adapters.list.iter().flat_map(|(config, _)| &config.warnings).for_each(|text| eprintln!("warn   {text}"));
+        let adapter = match self.weights(written)? {
+            Some(weights) => self.combine(&adapters, &weights)?,
+            None => adapters.list.swap_remove(0),
         };
-        let (opened, modules) = (&subject.opened, Module::list(&subject.opened.config));
-        let read = peft::read(adapter, &opened.config.model_type, &modules)?;
-        read.0.warnings.iter().for_each(|warning| eprintln!("warn   {warning}"));
+        match written {
+            Written::Adapter => adapters.write(&adapter, &self.out)?,
+            Written::Model => self.model(&adapters, &adapter, output)?,
+        }
+        stdout::print(&format!("{}\n", self.out.display()))
+    }
+
+    /// Weights of a combination; none where one adapter is to be merged as it is.
+    fn weights(&self, written: Written) -> Result<Option<Vec<f64>>> {
+        let (count, Combined { weights, .. }) = (self.adapters.len(), &self.combined);
+        if self.unmerge {
+            return Ok(Some(vec![-1.0; count]));
+        }
+        if count == 1 && weights.is_empty() && written == Written::Model && self.combined.is_default() {
+            return Ok(None);
+        }
+        if weights.len() == count {
+            return Ok(Some(weights.clone()));
+        }
+        let error = Error::input("every adapter needs a weight").key("--weights").found(weights.len());
+        Err(error.expected(format!("{count}, as in `--weights {}`", vec!["0.5"; count].join(","))).into())
+    }
+
+    fn combine(&self, adapters: &Adapters, weights: &[f64]) -> Result<PeftAdapter> {
+        let Combined { method, rank, density, majority, seed, .. } = self.combined;
+        let weighted: Vec<_> = weights.iter().copied().zip(&adapters.list).collect();
+        combine(&weighted, &adapters.modules, &Combination { method, rank, density, majority, seed })
+    }
+
+    fn model(&self, adapters: &Adapters, adapter: &PeftAdapter, output: &Output) -> Result<()> {
         let quiet = output.quiet || !std::io::stderr().is_terminal();
         let mut progress = |done: usize, all: usize| {
             if !quiet {
                 eprint!("\rmerging {done}/{all} tensors{}", if done == all { "\n" } else { "" });
             }
         };
-        let dtype = OutDtype::from(self.dtype);
-        let report = merge(opened.weights.as_ref(), &opened.config, &read, dtype, &self.out, &mut progress)?;
+        let opened = &adapters.opened;
+        let dtype = OutDtype::from(self.dtype.unwrap_or_default());
+        let report = merge(opened.weights.as_ref(), &opened.config, adapter, dtype, &self.out, &mut progress)?;
         opened.tokenizer.save(&self.out)?;
         eprintln!("{} tensors, {} of them changed", report.tensors, report.changed);
         if report.untied {
@@ -78,6 +159,13 @@ impl Merge {
             let largest = &report.rounding_tensor;
             eprintln!("rounding changed a value by at most {:.1e}, in {largest}", report.rounding);
         }
-        stdout::print(&format!("{}\n", self.out.display()))
+        Ok(())
+    }
+}
+
+impl Combined {
+    fn is_default(&self) -> bool {
+        let Combined { weights, method, rank, density, majority, seed } = self;
+        weights.is_empty() && *method == Method::Cat && (*rank, *density, *majority, *seed) == (None, None, None, None)
     }
 }

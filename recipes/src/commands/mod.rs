@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod completions;
+pub mod convert;
 pub mod doctor;
 pub mod eval;
 pub mod generate;
@@ -28,6 +29,7 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Eval(command) => command.run(output),
         Command::Generate(command) => command.run(output),
         Command::Merge(command) => command.run(output),
+        Command::Convert(command) => command.run(output),
         Command::Inspect(command) => command.run(output),
         Command::Doctor(command) => command.run(output),
         Command::Schema(command) => command.run(output),

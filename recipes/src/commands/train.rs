@@ -66,6 +66,7 @@ impl Train {
         let mut job = Job::prepare(&resolved, &target)?;
         let mut console = Console::stderr(output.format, output.color, job.recipe.log.every);
         if self.dry_run {
+            job.initial()?;
             console.banner(&job.banner());
             return stdout::print(&job.recipe.to_toml()?);
         }

@@ -156,6 +156,11 @@ fn refuse_occupied(base: &dyn WeightSource, out: &Path) -> Result<()> {
     if source.is_some() && (source == real(out) || source.as_deref().and_then(Path::parent) == real(out).as_deref()) {
         return Err(Error::input("the merged model would overwrite its own base").file(out).into());
     }
+    refuse_filled(out)
+}
+
+/// An output directory may exist, but hold nothing.
+pub(crate) fn refuse_filled(out: &Path) -> Result<()> {
     match std::fs::read_dir(out) {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),

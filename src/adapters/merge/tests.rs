@@ -274,3 +274,29 @@ fn refuses_what_does_not_fit() {
     let error = run(base(1.0), &config, &short, OutDtype::F32).unwrap_err().to_string();
     assert!(error.contains("missing") && error.contains("lora_B"), "{error}");
 }
+
+/// Adding with weight -1 takes a merged adapter off again, up to the rounding of the sums.
+#[test]
+fn what_was_merged_comes_off_again() {
+    use crate::adapters::combine::{Method, combine};
+    let root = format!("{}/tests/golden/e2e/llama", env!("CARGO_MANIFEST_DIR"));
+    let base = crate::models::Safetensors::open_dir(&Path::new(&root).join("base")).unwrap();
+    let (config, modules) = (tiny::llama(), Module::list(&tiny::llama()));
+    let adapter = peft::read(&Path::new(&root).join("adapters/lora"), "llama", &modules).unwrap();
+    let parent = tempfile::tempdir().unwrap();
+    let [merged, back] = ["merged", "back"].map(|name| parent.path().join(name));
+    merge(&base, &config, &adapter, OutDtype::F32, &merged, &mut |_, _| {}).unwrap();
+    let off = combine(&[(-1.0, &adapter)], &modules, &Method::Cat.into()).unwrap();
+    let with = crate::models::Safetensors::open_dir(&merged).unwrap();
+    merge(&with, &config, &off, OutDtype::F32, &back, &mut |_, _| {}).unwrap();
+    let without = crate::models::Safetensors::open_dir(&back).unwrap();
+    let mut changed = 0;
+    for name in base.names() {
+        let [first, merged, back] = [&base, &with, &without].map(|weights| weights.read(&name).unwrap());
+        changed += usize::from(first != merged);
+        let largest = first.iter().chain(&merged).map(|value| value.abs()).fold(0.0, f32::max);
+        let worst = first.iter().zip(&back).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= 1e-6 * largest, "{name}: {worst} of {largest}");
+    }
+    assert_eq!(changed, 14);
+}

@@ -19,12 +19,15 @@ pub use slot::{Part, Slot};
 use super::Module;
 use crate::{Error, Result, tensors};
 
+/// An adapter as its directory holds it.
+pub type PeftAdapter = (PeftConfig, AdapterTensors);
+
 pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const TENSORS_FILE: &str = "adapter_model.safetensors";
 
 /// Reads the adapter in `dir` and checks it against the modules of its model. `model_type` is the
 /// `model_type` of the model's `config.json`; it decides PEFT's default targets.
-pub fn read(dir: &Path, model_type: &str, modules: &[Module]) -> Result<(PeftConfig, AdapterTensors)> {
+pub fn read(dir: &Path, model_type: &str, modules: &[Module]) -> Result<PeftAdapter> {
     let config = PeftConfig::read(&dir.join(CONFIG_FILE), model_type)?;
     let path = dir.join(TENSORS_FILE);
     if !path.exists() && dir.join("adapter_model.bin").exists() {

@@ -1,0 +1,62 @@
+//! Adapters that a user points at, over the one base they share.
+
+use std::path::{Path, PathBuf};
+
+use super::Subject;
+use crate::adapters::peft::{self, PeftAdapter};
+use crate::adapters::{Module, merge};
+use crate::checkpoint::{Disk, commit};
+use crate::models::Opened;
+use crate::{Error, Result};
+
+/// Adapters read from disk, and their base.
+pub struct Adapters {
+    pub opened: Opened,
+    pub modules: Vec<Module>,
+    /// In the order they were named.
+    pub list: Vec<PeftAdapter>,
+}
+
+impl Adapters {
+    /// Each of `paths` is a run or an adapter directory (over `base`, if a run does not know it).
+    ///
+    /// # Errors
+    /// If one is no adapter, or if two belong to different bases.
+    pub fn open(paths: &[PathBuf], base: Option<&Path>) -> Result<Self> {
+        let subjects = paths.iter().map(|path| Subject::open(path, base)).collect::<Result<Vec<_>>>()?;
+        let mut dirs = Vec::new();
+        for (path, subject) in paths.iter().zip(&subjects) {
+            dirs.push(subject.adapter.clone().ok_or_else(|| Error::input("this is no adapter").file(path))?);
+        }
+        if base.is_none() {
+            same_base(paths, &subjects)?;
+        }
+        let Some(Subject { opened, .. }) = subjects.into_iter().next() else {
+            return Err(Error::input("no adapter is named").into());
+        };
+        let modules = Module::list(&opened.config);
+        let read = |dir: &PathBuf| peft::read(dir, &opened.config.model_type, &modules);
+        let list = dirs.iter().map(read).collect::<Result<_>>()?;
+        Ok(Self { opened, modules, list })
+    }
+
+    /// Writes an adapter of this base to the new directory `out`, whole or not at all.
+    pub fn write(&self, adapter: &PeftAdapter, out: &Path) -> Result<()> {
+        merge::refuse_filled(out)?;
+        let files = peft::to_files(&adapter.0, &adapter.1, &self.modules)?;
+        let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+        commit(&Disk, out, &files)
+    }
+}
+
+fn same_base(paths: &[PathBuf], subjects: &[Subject]) -> Result<()> {
+    let [first, others @ ..] = subjects else { return Ok(()) };
+    for (path, other) in paths.iter().skip(1).zip(others) {
+        let [expected, found] = [first, other].map(|subject| subject.opened.base_sha256());
+        if found != expected {
+            let error = Error::input("the adapters belong to different bases").file(path);
+            return Err(error.found(format!("sha256 {found}")).expected(format!("sha256 {expected}")).into());
+        }
+    }
+    Ok(())
+}
