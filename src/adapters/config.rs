@@ -58,9 +58,10 @@ pub trait Spec {
         true
     }
 
-    /// Parameters that train in one module.
-    fn parameters(&self, site: &Selected) -> usize {
-        site.rank * (site.rows + site.cols)
+    /// Field and shape of everything that trains in one module, in the order of the fields.
+    fn trains(&self, site: &Selected) -> Vec<(&'static str, Vec<usize>)> {
+        let [out, cols] = site.outputs_and_inputs();
+        vec![("lora_A", vec![site.rank, cols]), ("lora_B", vec![out, site.rank])]
     }
 
     /// Floats per token that one module's correction keeps between forward and backward.
@@ -77,7 +78,7 @@ pub trait Spec {
         let [out, cols] = site.outputs_and_inputs();
         let [a, b] = match site.kind {
             ModuleKind::Embedding => [Part::EmbeddingA, Part::EmbeddingB],
-            ModuleKind::Linear | ModuleKind::Head => [Part::LoraA, Part::LoraB],
+            _ => [Part::LoraA, Part::LoraB],
         };
         vec![(a, vec![site.rank, cols]), (b, vec![out, site.rank])]
     }

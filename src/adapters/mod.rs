@@ -15,6 +15,7 @@ pub mod peft;
 pub mod random;
 mod table;
 mod targets;
+mod trainable;
 
 pub use crate::recipe::Findings;
 pub(crate) use config::method_config;
@@ -25,3 +26,4 @@ pub use method::{Method, Moment, Pool, Rule, Start};
 pub use modules::*;
 pub use table::*;
 pub use targets::*;
+pub use trainable::{compact, trainable};

@@ -54,12 +54,15 @@ impl Job {
             threads: cpu_threads(),
             total_steps: self.steps,
         };
-        let Resumption { start, notes, warnings } = checkpoint::resume(&dir, source, &now)?;
+        let Resumption { start, mut notes, warnings } = checkpoint::resume(&dir, source, &now)?;
         if let Start::Finished { .. } = start {
             return Ok(Begun { run: None, notes, warnings });
         }
         let (base, mut learner) = self.load()?;
         let mut state = None;
+        let from = if let Start::From(saved) = &start { Some(&**saved) } else { None };
+        let (best, note) = checkpoint::settle_best(&dir, from)?;
+        notes.extend(note);
         if let Start::From(saved) = start {
             let (values, moments) = split(saved.moments);
             learner.import(&match self.recipe.adapter {
@@ -67,7 +70,7 @@ impl Job {
                 _ => values,
             })?;
             learner.set_state(&moments, saved.state.step - saved.state.skipped_total)?;
-            state = Some(saved.state);
+            state = Some(TrainState { best, ..saved.state });
         }
         let mut run = self.run(dir, hashes, base, learner)?;
         if let Some(state) = state {

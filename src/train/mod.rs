@@ -17,6 +17,8 @@ mod resident;
 mod run;
 mod save;
 mod subject;
+#[cfg(test)]
+mod tests;
 
 pub use artifact::{attach_none, attach_saved, files};
 pub use begin::{Begun, resume_command};

@@ -55,8 +55,9 @@ impl Run<'_> {
     pub fn train(mut self, bus: &Bus, control: &Control) -> Result<Outcome> {
         let mut evals = Evals { first: None, last: None };
         bus.emit(self.started_event());
-        for warning in self.job.warnings() {
-            bus.emit(warning);
+        // The records of a resumed run hold them already.
+        if self.resumed_from == 0 {
+            self.job.warnings().into_iter().for_each(|warning| bus.emit(warning));
         }
         let left = self.steps(bus, control, &mut evals);
         let (status, verify, result) = match left {
@@ -210,10 +211,11 @@ impl Run<'_> {
         if self.state.step > 0 && !self.learner.adapted().is_empty() {
             bus.emit(self.norms()?);
         }
-        let better = eval.loss.is_finite() && self.state.best.is_none_or(|best| eval.loss < best.loss);
+        let better = eval.loss.is_finite() && self.state.best.as_ref().is_none_or(|best| eval.loss < best.loss);
         if better && self.state.step > 0 {
-            self.state.best = Some(Best { loss: eval.loss, step: self.state.step });
-            self.dir.save_best(&self.files()?)?;
+            let files = self.files()?;
+            self.state.best = Some(Best::new(eval.loss, self.state.step, &files));
+            self.dir.save_best(&files)?;
         }
         evals.first.get_or_insert_with(|| eval.clone());
         evals.last = Some(eval);

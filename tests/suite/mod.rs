@@ -12,7 +12,8 @@ macro_rules! on {
                 first_gradients, bf16_base_is_close;
             training: twenty_steps_equal_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,
-                accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip);
+                accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip,
+                the_trainable_set_is_known_beforehand, norms_train_whole);
     };
     (@tests $runtime:expr; $($module:ident: $($name:ident),*);*) => {
         $(mod $module {

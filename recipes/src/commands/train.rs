@@ -66,7 +66,7 @@ impl Train {
         let job = Job::prepare(&resolved, &target)?;
         let mut console = Console::stderr(output.format, output.color, job.recipe.log.every);
         if self.dry_run {
-            console.banner(&job.banner());
+            console.banner(&job.banner().line("parameters", job.trainable_lines()));
             return stdout::print(&job.recipe.to_toml()?);
         }
         let options = Options { out: self.out.clone(), resume: self.resume.clone() };
@@ -76,7 +76,9 @@ impl Train {
             return Ok(());
         };
         if !output.quiet {
-            console.banner(&job.banner().line("run", run.path().display().to_string()));
+            let banner = job.banner().line("run", run.path().display().to_string());
+            let parameters = (output.verbose > 0).then(|| job.trainable_lines());
+            console.banner(&parameters.into_iter().fold(banner, |banner, lines| banner.line("parameters", lines)));
             notes.iter().for_each(|note| eprintln!("{note}"));
         }
         warnings.iter().for_each(|warning| eprintln!("warn   {warning}"));
