@@ -174,7 +174,11 @@ fn configuration_and_tokenizer() {
     refuses(
         TRAIN,
         vec![
-            case("no width", replace(CONFIG, "\"hidden_size\": 96", "\"hidden_size\": 0"), &["config.json", "hidden_size"]),
+            case(
+                "no width",
+                replace(CONFIG, "\"hidden_size\": 96", "\"hidden_size\": 0"),
+                &["config.json", "hidden_size"],
+            ),
             case(
                 "heads that do not divide",
                 replace(CONFIG, "\"num_attention_heads\": 4", "\"num_attention_heads\": 5"),
@@ -210,7 +214,11 @@ fn configuration_and_tokenizer() {
                 &["tokenizer", "512"],
             ),
             case("tokenizer that is a page", write("model/tokenizer.json", PAGE), &["tokenizer.json"]),
-            case("no tokenizer", |folder| fs::remove_file(folder.at("model/tokenizer.json")).unwrap(), &["tokenizer.json"]),
+            case(
+                "no tokenizer",
+                |folder| fs::remove_file(folder.at("model/tokenizer.json")).unwrap(),
+                &["tokenizer.json"],
+            ),
         ],
     );
 }
@@ -245,7 +253,11 @@ fn rows() {
             ),
             case("misspelt column", write("rows.csv", "promt,completion\na,b\n"), &["rows.csv", "promt", "prompt"]),
             case("a value missing", write("rows.csv", "prompt,completion\na,b\nc\n"), &["rows.csv", "line 3"]),
-            case("a number for text", with(b"{\"prompt\": 3, \"completion\": \"b\"}\n"), &["rows.jsonl", "line 2", "prompt"]),
+            case(
+                "a number for text",
+                with(b"{\"prompt\": 3, \"completion\": \"b\"}\n"),
+                &["rows.jsonl", "line 2", "prompt"],
+            ),
             case("LFS pointer", write("rows.csv", POINTER), &["rows.csv", "git lfs pull"]),
             case("absent", |folder| fs::remove_file(folder.at("rows.csv")).unwrap(), &["rows.csv", "no such file"]),
         ],
@@ -263,21 +275,13 @@ fn recipes() {
                 replace("my.toml", "targets = [\"q_proj\"]", "layers = [1]"),
                 &["layers", "list of module names"],
             ),
-            case(
-                "two adapters",
-                replace("my.toml", "[data]", "[adapter.full]\n[data]"),
-                &["my.toml", "exactly one"],
-            ),
+            case("two adapters", replace("my.toml", "[data]", "[adapter.full]\n[data]"), &["my.toml", "exactly one"]),
             case(
                 "a target that is not there",
                 replace("my.toml", "q_proj", "qproj"),
                 &["targets", "\"qproj\"", "the model has q_proj"],
             ),
-            case(
-                "a norm as target",
-                replace("my.toml", "q_proj", "norm"),
-                &["targets", "\"norm\"", "modules_to_save"],
-            ),
+            case("a norm as target", replace("my.toml", "q_proj", "norm"), &["targets", "\"norm\"", "modules_to_save"]),
             case("no such model", replace("my.toml", "\"model\"", "\"modle\""), &["modle"]),
             case("no TOML", write("my.toml", "version = "), &["my.toml:1:"]),
             case(

@@ -64,9 +64,9 @@ fn activations(config: &ModelConfig, recipe: &Recipe, splits: &Splits) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapters::modules::tiny;
+    use crate::adapters::tiny;
     use crate::adapters::{LoraConfig, Module, Origin, trainable};
-    use crate::data::{Dataset, Sequence};
+    use crate::data::{Dataset, Report, Sequence};
 
     fn memory(change: impl FnOnce(&mut Recipe)) -> Memory {
         let mut recipe = crate::recipe::parse(
@@ -75,8 +75,8 @@ mod tests {
         .unwrap();
         change(&mut recipe);
         let row = Sequence { ids: vec![1; 10], trained: vec![true; 10], ..Sequence::default() };
-        let rows = Dataset { sequences: vec![row; 3], ..Dataset::default() };
-        let splits = Splits { train: rows, ..Splits::default() };
+        let train = Dataset { sequences: vec![row; 3], prompts: Vec::new(), report: Report::default() };
+        let splits = Splits { train, eval: None, sha256: String::new(), stop: Vec::new() };
         let config = tiny::llama();
         let selected = recipe.adapter.select(&Module::list(&config), Origin::Recipe).unwrap();
         let trained = trainable(&config, &recipe.adapter, &selected).unwrap();
