@@ -58,10 +58,15 @@ pub trait Spec {
         true
     }
 
-    /// Field and shape of everything that trains in one module, in the order of the fields.
-    fn trains(&self, site: &Selected) -> Vec<(&'static str, Vec<usize>)> {
-        let [out, cols] = site.outputs_and_inputs();
-        vec![("lora_A", vec![site.rank, cols]), ("lora_B", vec![out, site.rank])]
+    /// Path and shape of everything that trains in the adapters. What modules share goes by the first of them.
+    fn trains(&self, selected: &[Selected]) -> IndexMap<String, Vec<usize>> {
+        let adapted = selected.iter().filter(|site| site.rank > 0);
+        let factors = adapted.flat_map(|site| {
+            let [out, cols] = site.outputs_and_inputs();
+            [("lora_A", vec![site.rank, cols]), ("lora_B", vec![out, site.rank])]
+                .map(|(field, shape)| (format!("{}.{field}", site.path), shape))
+        });
+        factors.collect()
     }
 
     /// Floats per token that one module's correction keeps between forward and backward.

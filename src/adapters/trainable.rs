@@ -2,42 +2,38 @@
 
 use indexmap::IndexMap;
 
-use super::{AdapterConfig, BiasMode, Module, Origin, Selected, saved};
-use crate::Result;
+use super::targets::is_saved;
+use super::{AdapterConfig, BiasMode, Module, Selected};
 use crate::models::ModelConfig;
 
-/// Path and shape of every parameter that `adapter` makes trainable in a model. `selected` are the modules
-/// that carry an adapter. A learner's own list is the same.
-///
-/// # Errors
-/// Where `modules_to_save` names what the model does not have.
-pub fn trainable(
-    config: &ModelConfig,
-    adapter: &AdapterConfig,
-    selected: &[Selected],
-) -> Result<IndexMap<String, Vec<usize>>> {
+/// Path and shape of every parameter that `adapter` makes trainable in a model; `selected` are the modules that carry it.
+/// A learner's own list is the same.
+pub fn trainable(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Selected]) -> IndexMap<String, Vec<usize>> {
     let Some(spec) = adapter.spec() else {
         let full = matches!(adapter, AdapterConfig::Full(_));
-        return Ok(if full { config.tensors().into_iter().collect() } else { IndexMap::new() });
+        return if full { config.tensors().into_iter().collect() } else { IndexMap::new() };
     };
-    let (modules, shared) = (Module::list(config), spec.shared());
-    let whole = saved(&modules, &shared, Origin::Recipe)?;
-    let mut found = IndexMap::new();
+    let shared = spec.shared();
+    let mut found = spec.trains(selected);
+    let modules = Module::list(config);
     for module in &modules {
-        let site = selected.iter().find(|site| site.path == module.path);
-        let is_whole = whole.contains(&module);
-        let bias = is_whole || shared.bias == BiasMode::All || (shared.bias == BiasMode::LoraOnly && site.is_some());
-        if is_whole {
+        let whole = is_saved(module, &shared.modules_to_save);
+        let bias = match shared.bias {
+            BiasMode::None => false,
+            BiasMode::All => true,
+            BiasMode::LoraOnly => selected.iter().any(|site| site.path == module.path),
+        };
+        if whole {
             found.insert(format!("{}.weight", module.path), module.weight_shape());
         }
-        if bias && module.is_biased(config) {
+        if (whole || bias) && module.is_biased(config) {
             found.insert(format!("{}.bias", module.path), vec![module.rows]);
         }
-        if let Some(site) = site.filter(|site| site.rank > 0) {
-            found.extend(spec.trains(site).into_iter().map(|(field, shape)| (format!("{}.{field}", site.path), shape)));
-        }
     }
-    Ok(found)
+    let place =
+        |path: &String| modules.iter().position(|module| path.rsplit_once('.').is_some_and(|(m, _)| m == module.path));
+    found.sort_by_cached_key(|path, _| place(path));
+    found
 }
 
 /// The same in few lines, modules alike in one: `model.layers.{0..3}.self_attn.{q,v}_proj  lora_A [8, 128] lora_B [128, 8]`.
@@ -124,11 +120,11 @@ fn one_of(leaves: &[&str]) -> String {
 mod tests {
     use super::*;
     use crate::adapters::modules::tiny;
-    use crate::adapters::{LoraConfig, Targets};
+    use crate::adapters::{LoraConfig, Origin, Targets};
 
     fn of(config: &ModelConfig, adapter: &AdapterConfig) -> IndexMap<String, Vec<usize>> {
         let selected = adapter.select(&Module::list(config), Origin::Recipe).unwrap();
-        trainable(config, adapter, &selected).unwrap()
+        trainable(config, adapter, &selected)
     }
 
     fn lora(targets: &[&str]) -> LoraConfig {

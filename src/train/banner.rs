@@ -1,7 +1,7 @@
 //! The first screen of a run: everything that was derived, with the numbers it came from.
 
 use super::Job;
-use crate::adapters::{AdapterConfig, compact};
+use crate::adapters::{AdapterConfig, compact, trainable};
 use crate::events::Banner;
 use crate::events::units::{bytes, count};
 use crate::recipe::BaseDtype;
@@ -24,8 +24,8 @@ impl Job {
             config.num_hidden_layers,
             count(self.total)
         );
-        let share = 100.0 * self.trained as f64 / self.total.max(1) as f64;
-        let trains = format!("{} of {} parameters ({share:.2} %)", count(self.trained), count(self.total));
+        let share = 100.0 * self.trainable as f64 / self.total.max(1) as f64;
+        let trains = format!("{} of {} parameters ({share:.2} %)", count(self.trainable), count(self.total));
         Banner::new()
             .line("recipe", recipe)
             .line("model", model)
@@ -38,10 +38,8 @@ impl Job {
 
     /// Every parameter that trains, modules alike in one line.
     pub fn trainable_lines(&self) -> String {
-        match compact(&self.trainable) {
-            lines if lines.is_empty() => "nothing".into(),
-            lines => lines.join("\n"),
-        }
+        let trainable = trainable(&self.opened.config, &self.recipe.adapter, &self.selected);
+        if trainable.is_empty() { "none trains".into() } else { compact(&trainable).join("\n") }
     }
 
     fn adapter_line(&self) -> String {

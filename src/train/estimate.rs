@@ -1,10 +1,8 @@
 //! Memory of a run before it starts: counted where it can be, modelled where it cannot.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
-use indexmap::IndexMap;
-
-use crate::adapters::AdapterConfig;
+use crate::adapters::{AdapterConfig, Selected, trainable};
 use crate::data::Splits;
 use crate::events::Memory;
 use crate::models::ModelConfig;
@@ -13,11 +11,14 @@ use crate::recipe::{BaseDtype, Recipe};
 /// The program itself: code, allocator, thread stacks, tokenizer and rows.
 const PROCESS: u64 = 56 << 20;
 
-/// All parameters: the base's, and what trains beside them.
-pub fn parameters(config: &ModelConfig, trainable: &IndexMap<String, Vec<usize>>) -> usize {
-    let base: HashSet<String> = config.tensors().into_iter().map(|(name, _)| name).collect();
-    let beside = trainable.iter().filter(|(path, _)| !base.contains(*path));
-    base_parameters(config) + beside.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>()
+/// Parameters that train, and all parameters: the base's, and what trains beside them.
+pub fn parameters(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Selected]) -> (usize, usize) {
+    let size = |shape: &[usize]| shape.iter().product::<usize>();
+    let base: HashMap<String, usize> = config.tensors().into_iter().map(|(name, shape)| (name, size(&shape))).collect();
+    let trained = trainable(config, adapter, selected);
+    let beside = trained.iter().filter(|(path, _)| !base.contains_key(*path));
+    let beside: usize = beside.map(|(_, shape)| size(shape)).sum();
+    (trained.values().map(|shape| size(shape)).sum(), base.values().sum::<usize>() + beside)
 }
 
 fn base_parameters(config: &ModelConfig) -> usize {
@@ -65,7 +66,7 @@ fn activations(config: &ModelConfig, recipe: &Recipe, splits: &Splits) -> u64 {
 mod tests {
     use super::*;
     use crate::adapters::tiny;
-    use crate::adapters::{LoraConfig, Module, Origin, trainable};
+    use crate::adapters::{LoraConfig, Module, Origin};
     use crate::data::{Dataset, Report, Sequence};
 
     fn memory(change: impl FnOnce(&mut Recipe)) -> Memory {
@@ -79,8 +80,7 @@ mod tests {
         let splits = Splits { train, eval: None, sha256: String::new(), stop: Vec::new() };
         let config = tiny::llama();
         let selected = recipe.adapter.select(&Module::list(&config), Origin::Recipe).unwrap();
-        let trained = trainable(&config, &recipe.adapter, &selected).unwrap();
-        let trained = trained.values().map(|shape| shape.iter().product::<usize>()).sum();
+        let (trained, _) = parameters(&config, &recipe.adapter, &selected);
         estimate(&config, &recipe, &splits, trained)
     }
 
@@ -116,9 +116,10 @@ mod tests {
     fn a_weight_that_trains_is_counted_once_and_an_adapter_beside_it() {
         let config = tiny::llama();
         let lora = LoraConfig { rank: 4, modules_to_save: vec!["lm_head".into()], ..LoraConfig::default() };
-        let selected = AdapterConfig::from(lora.clone()).select(&Module::list(&config), Origin::Recipe).unwrap();
-        let trained = trainable(&config, &lora.into(), &selected).unwrap();
+        let lora = AdapterConfig::from(lora);
+        let selected = lora.select(&Module::list(&config), Origin::Recipe).unwrap();
         let of_adapter: usize = selected.iter().map(|site| site.rank * (site.rows + site.cols)).sum();
-        assert_eq!(parameters(&config, &trained), base_parameters(&config) + of_adapter);
+        let expected = (of_adapter + 512 * 96, base_parameters(&config) + of_adapter);
+        assert_eq!(parameters(&config, &lora, &selected), expected);
     }
 }

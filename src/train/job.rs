@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use indexmap::IndexMap;
-
 use super::cursor::Cursor;
 use super::estimate;
-use crate::adapters::{AdapterConfig, Module, Origin, Selected, trainable};
+use crate::adapters::{AdapterConfig, Module, Origin, Selected, saved};
 use crate::data::{self, Splits};
 use crate::events::Memory;
 use crate::models::{self, Opened};
@@ -43,10 +41,8 @@ pub struct Job {
     pub splits: Splits,
     /// Modules that will carry an adapter.
     pub selected: Vec<Selected>,
-    /// Path and shape of every parameter that will train.
-    pub trainable: IndexMap<String, Vec<usize>>,
     /// Parameters that will train, and all.
-    pub trained: usize,
+    pub trainable: usize,
     pub total: usize,
     /// Optimizer steps of the whole run.
     pub steps: usize,
@@ -61,6 +57,9 @@ impl Job {
         let opened = models::open(&recipe.model.path, &resolved.root)?;
         let splits = data::load(&recipe.data, &opened.tokenizer, &resolved.root)?;
         let modules = Module::list(&opened.config);
+        if let Some(shared) = recipe.adapter.shared() {
+            saved(&modules, &shared, Origin::Recipe)?;
+        }
         let selected = recipe.adapter.select(&modules, Origin::Recipe)?;
         if recipe.data.max_len > opened.config.max_position_embeddings {
             return Err(Error::input("rows may be longer than the model's positions")
@@ -70,13 +69,11 @@ impl Job {
                 .into());
         }
         let steps = steps(&recipe, splits.train.sequences.len());
-        let trainable = trainable(&opened.config, &recipe.adapter, &selected)?;
-        let trained = trainable.values().map(|shape| shape.iter().product::<usize>()).sum();
-        let total = estimate::parameters(&opened.config, &trainable);
-        let memory = estimate::estimate(&opened.config, &recipe, &splits, trained);
+        let (trainable, total) = estimate::parameters(&opened.config, &recipe.adapter, &selected);
+        let memory = estimate::estimate(&opened.config, &recipe, &splits, trainable);
         let (name, overrides) = (resolved.name.clone(), resolved.overrides);
         let target = target.clone();
-        Ok(Self { recipe, name, overrides, target, opened, splits, selected, trainable, trained, total, steps, memory })
+        Ok(Self { recipe, name, overrides, target, opened, splits, selected, trainable, total, steps, memory })
     }
 }
 

@@ -124,7 +124,7 @@ pub fn saved<'a>(modules: &'a [Module], config: &Shared, origin: Origin) -> Resu
     Ok(modules.iter().filter(|module| is_saved(module, &config.modules_to_save)).collect())
 }
 
-fn is_saved(module: &Module, names: &[String]) -> bool {
+pub(super) fn is_saved(module: &Module, names: &[String]) -> bool {
     names.iter().any(|name| !name.is_empty() && module.path.ends_with(name.as_str()))
 }
 
