@@ -65,7 +65,7 @@ impl Job {
             (train.untrained, "without a trained token"),
         ];
         parts.extend(dropped.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
-        parts.push(format!("{} steps", count(self.steps)));
+        parts.push(format!("{} step{}", count(self.steps), if self.steps == 1 { "" } else { "s" }));
         parts.join(" · ")
     }
 

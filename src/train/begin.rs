@@ -130,9 +130,9 @@ impl Job {
         })
     }
 
-    /// What is worth a warning before the first step.
+    /// What is worth a warning before the first step; what holds of training and evaluation rows alike comes once.
     pub(super) fn warnings(&self) -> Vec<Event> {
-        let warning = |code: &str, text: &str, count| Event::Warning { code: code.into(), text: text.into(), count };
+        let warning = |code: &str, text: &str, count| ((code.to_string(), text.to_string()), count);
         let of = |part: &str, report: &Report| {
             let counted = [
                 ("over_length", format!("{part} rows longer than data.max_len were dropped"), report.dropped_long),
@@ -144,7 +144,12 @@ impl Job {
             counted.chain(report.warnings.iter().map(|w| warning(&w.code, &w.text, w.count))).collect::<Vec<_>>()
         };
         let eval = self.splits.eval.as_ref().map(|eval| of("evaluation", &eval.report));
-        [of("training", &self.splits.train.report), eval.unwrap_or_default()].concat()
+        let mut counts: IndexMap<_, usize> = IndexMap::new();
+        for (warning, count) in of("training", &self.splits.train.report).into_iter().chain(eval.into_iter().flatten())
+        {
+            *counts.entry(warning).or_default() += count;
+        }
+        counts.into_iter().map(|((code, text), count)| Event::Warning { code, text, count }).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lowrank::adapters::AdapterConfig;
 use lowrank::checkpoint::{self, Layout};
-use lowrank::events::{Bus, Console, Control, Status};
+use lowrank::events::{Bus, Console, Control, Format, Status};
 use lowrank::recipe::Resolved;
 use lowrank::train::{Begun, Job, Options, Outcome, resume_command};
 use lowrank::{Error, Result};
@@ -92,7 +92,7 @@ impl Train {
             eprintln!("go on with: {}", resume_command(&path));
             return Err(Error::Interrupted { signal: outcome.signal.unwrap_or(SIGINT) });
         }
-        if !output.quiet {
+        if !output.quiet && output.format == Format::Text {
             eprintln!("{}", summary(&job.recipe.adapter, &path, &outcome));
         }
         Ok(())
@@ -116,7 +116,6 @@ impl Train {
     #[cfg(feature = "tui")]
     fn listen(&self, bus: Bus, console: Console<Stderr>, control: &Control, output: &Output) -> Result<Bus> {
         use lowrank::dashboard::{DashboardSink, Tui, should_use};
-        use lowrank::events::Format;
         let tui = if self.no_tui || output.format == Format::Json {
             Tui::Never
         } else if self.tui {
