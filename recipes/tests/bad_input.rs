@@ -197,7 +197,7 @@ fn configuration_and_tokenizer() {
             case(
                 "a layer too many",
                 replace(CONFIG, "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"),
-                &["model.safetensors", "model.layers.2."],
+                &["missing: 9", "model.layers.2."],
             ),
             case("broken", write(CONFIG, "{"), &["config.json"]),
             case("absent", |folder| fs::remove_file(folder.at(CONFIG)).unwrap(), &["model", "config.json"]),
@@ -301,7 +301,7 @@ fn adapters() {
     let cases = || {
         vec![
             case("rank 0", replace(CONFIG, "\"r\": 8", "\"r\": 0"), &["adapter_config.json", "key r"]),
-            case("another rank", replace(CONFIG, "\"r\": 8", "\"r\": 4"), &["adapter_model", "[4, 96]", "[8, 96]"]),
+            case("another rank", replace(CONFIG, "\"r\": 8", "\"r\": 4"), &["adapter_model", "[8, 256]", "[4, 256]"]),
             case("unknown kind", replace(CONFIG, "\"LORA\"", "\"LOHA\""), &["adapter_config.json", "LOHA"]),
             case("broken", write(CONFIG, "{"), &["adapter_config.json"]),
             case("LFS pointer", write(TENSORS, POINTER), &["adapter_model.safetensors", "git lfs pull"]),
