@@ -90,7 +90,7 @@ const RECIPE: &str = r#"
 version = 1
 [model]
 path = "tiny"
-[adapter.lora]
+[adapter.full]
 [data]
 train = "rows.csv"
 eval = "rows.csv"

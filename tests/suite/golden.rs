@@ -75,6 +75,18 @@ fn batch(rows: usize, len: usize, ids: &[i64], labels: &[i64]) -> Batch {
     }
 }
 
+/// The rows of `a` and then those of `b`, which are as long.
+pub fn one_after_the_other(a: &Batch, b: &Batch) -> Batch {
+    Batch {
+        rows: a.rows + b.rows,
+        len: a.len,
+        ids: [&a.ids[..], &b.ids].concat(),
+        targets: [&a.targets[..], &b.targets].concat(),
+        segment: [&a.segment[..], &b.segment].concat(),
+        position: [&a.position[..], &b.position].concat(),
+    }
+}
+
 pub fn open(name: &str) -> Opened {
     models::open(&e2e(name).join("base").display().to_string(), &PathBuf::from("/")).unwrap()
 }

@@ -1,5 +1,7 @@
 //! Tests that every backend passes: they speak to a `Runtime` and compare with numbers from PEFT.
 
+mod cases;
+pub mod conformance;
 pub mod golden;
 pub mod parity;
 pub mod training;
@@ -8,6 +10,7 @@ pub mod training;
 macro_rules! on {
     ($runtime:expr) => {
         $crate::suite::on!(@tests $runtime;
+            conformance: every_method_has_every_property;
             parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
                 first_gradients, bf16_base_is_close;
             training: twenty_steps_equal_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,

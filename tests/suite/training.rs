@@ -9,7 +9,7 @@ use lowrank::recipe::BaseDtype;
 use lowrank::runtime::{BaseSpec, DropoutKey, Learner, Micro, Runtime};
 use lowrank::train::attach_saved;
 
-use super::golden::{Fixtures, assert_close, attach, e2e, load, open};
+use super::golden::{Fixtures, assert_close, attach, e2e, load, one_after_the_other, open};
 
 fn fixtures(model: &str) -> Fixtures {
     Fixtures::read(e2e(model).join("fixtures.safetensors"))
@@ -141,14 +141,7 @@ pub fn only_the_adapter_moves(runtime: &dyn Runtime) {
 pub fn accumulation_equals_one_big_batch(runtime: &dyn Runtime) {
     let golden = fixtures("llama");
     let (a, b) = (golden.train_batch(0), golden.train_batch(1));
-    let both = Batch {
-        rows: a.rows + b.rows,
-        len: a.len,
-        ids: [&a.ids[..], &b.ids].concat(),
-        targets: [&a.targets[..], &b.targets].concat(),
-        segment: [&a.segment[..], &b.segment].concat(),
-        position: [&a.position[..], &b.position].concat(),
-    };
+    let both = one_after_the_other(&a, &b);
     let weight = 1.0 / both.trained_tokens() as f64;
     let gradients = |batches: &[&Batch]| {
         let mut learner = saved(runtime, "llama", "lora");
