@@ -14,7 +14,7 @@ use lowrank_cli::{SHIPPED, pick, stdout};
 /// What an interruption from the dashboard counts as.
 const SIGINT: i32 = 2;
 
-use crate::args::{OnDevice, Output, Overrides};
+use crate::args::{Drawing, OnDevice, Output, Overrides};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,12 +45,8 @@ pub struct Train {
     /// Check everything, print the resolved recipe on stdout, train nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Show the dashboard even where it would not start by itself
-    #[arg(long, overrides_with = "no_tui")]
-    pub tui: bool,
-    /// Plain lines instead of the dashboard
-    #[arg(long)]
-    pub no_tui: bool,
+    #[command(flatten)]
+    pub drawing: Drawing,
 }
 
 impl Train {
@@ -116,13 +112,7 @@ impl Train {
     #[cfg(feature = "tui")]
     fn listen(&self, bus: Bus, console: Console<Stderr>, control: &Control, output: &Output) -> Result<Bus> {
         use lowrank::dashboard::{DashboardSink, Tui, should_use};
-        let tui = if self.no_tui || output.format == Format::Json {
-            Tui::Never
-        } else if self.tui {
-            Tui::Always
-        } else {
-            Tui::Auto
-        };
+        let tui = if output.format == Format::Json { Tui::Never } else { self.drawing.choice() };
         match should_use(tui) {
             true => Ok(bus.with(DashboardSink::start(control, 1)?).with(console.summary())),
             false if output.quiet => Ok(bus),
