@@ -35,6 +35,25 @@ pub fn svd(values: &[f64], [rows, cols]: [usize; 2]) -> Result<Svd> {
     Ok(Svd { u: row_major(svd.U()), s: s.iter().copied().collect(), vt: row_major(svd.V().transpose()) })
 }
 
+/// The largest singular values and vectors, as many as `start [cols, k]` has columns: subspace iteration from that random
+/// start, `iterations` times through W Wᵀ (Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.1). `k ≤ min(rows, cols)`.
+///
+/// # Errors
+/// As for [`svd`].
+pub fn randomized_svd(values: &[f64], [rows, cols]: [usize; 2], start: &[f64], iterations: usize) -> Result<Svd> {
+    let k = start.len() / cols;
+    let w = MatRef::from_row_major_slice(values, rows, cols);
+    let basis = |m: Mat<f64>| m.qr().compute_thin_Q();
+    let mut q = basis(w * MatRef::from_row_major_slice(start, cols, k));
+    for _ in 0..iterations {
+        let across = basis(w.transpose() * &q);
+        q = basis(w * &across);
+    }
+    let small = svd(&row_major((q.transpose() * w).as_ref()), [k, cols])?;
+    let u = row_major((&q * MatRef::from_row_major_slice(&small.u, k, k)).as_ref());
+    Ok(Svd { u, ..small })
+}
+
 /// QR decomposition of `values [rows, cols]`.
 pub fn qr(values: &[f64], [rows, cols]: [usize; 2]) -> Qr {
     let qr = MatRef::from_row_major_slice(values, rows, cols).qr();
@@ -87,6 +106,19 @@ mod tests {
             let Qr { q, r } = qr(&w, [rows, cols]);
             same(&matmul(&q, [rows, k], &r, cols), &w);
             assert!((1..k).all(|i| r[i * cols..i * cols + i].iter().all(|below| *below == 0.0)));
+        }
+    }
+
+    #[test]
+    fn power_iterations_find_the_largest_singular_values() {
+        for [rows, cols] in [[9, 5], [5, 9]] {
+            let full_rank = |n: usize| (0..n).map(|i| ((i * i) as f64 * 0.7).sin()).collect::<Vec<_>>();
+            let (w, start) = (full_rank(rows * cols), full_rank(cols * 3));
+            let (exact, found) =
+                (svd(&w, [rows, cols]).unwrap(), randomized_svd(&w, [rows, cols], &start, 30).unwrap());
+            assert_eq!((found.u.len(), found.s.len(), found.vt.len()), (rows * 3, 3, 3 * cols));
+            assert!(found.s.iter().zip(&exact.s).all(|(a, b)| (a - b).abs() < 1e-9), "{:?} {:?}", found.s, exact.s);
+            assert_eq!(randomized_svd(&w, [rows, cols], &start, 30).unwrap(), found);
         }
     }
 

@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::peft::Part;
-use super::{AdapterConfig, Findings, ModuleKind, Selected};
+use super::{AdapterConfig, Findings, Selected};
 use crate::Result;
+use crate::error::InputError;
 use crate::tensors::HostTensors;
 
 /// The keys that decide which modules carry an adapter, and of what rank and scale.
@@ -58,15 +59,24 @@ pub trait Spec {
         true
     }
 
+    /// Why the method cannot start on a module, if it cannot; keys are relative to the method's table.
+    fn refuses(&self, _site: &Selected) -> Option<InputError> {
+        None
+    }
+
+    /// Field and shape of everything that trains in one module.
+    fn fields(&self, site: &Selected) -> Vec<(&'static str, Vec<usize>)> {
+        super::lora::fields(site)
+    }
+
     /// Path and shape of everything that trains in the adapters. What modules share goes by the first of them.
     fn trains(&self, selected: &[Selected]) -> IndexMap<String, Vec<usize>> {
         let adapted = selected.iter().filter(|site| site.rank > 0);
-        let factors = adapted.flat_map(|site| {
-            let [out, cols] = site.outputs_and_inputs();
-            [("lora_A", vec![site.rank, cols]), ("lora_B", vec![out, site.rank])]
-                .map(|(field, shape)| (format!("{}.{field}", site.path), shape))
-        });
-        factors.collect()
+        let named = |site: &Selected| {
+            let path = site.path.clone();
+            self.fields(site).into_iter().map(move |(field, shape)| (format!("{path}.{field}"), shape))
+        };
+        adapted.flat_map(named).collect()
     }
 
     /// Floats per token that one module's correction keeps between forward and backward.
@@ -80,12 +90,7 @@ pub trait Spec {
 
     /// The tensors of one module in PEFT's file, with their shapes; asked only of the methods that [`Self::export`] returns.
     fn parts(&self, site: &Selected) -> Vec<(Part, Vec<usize>)> {
-        let [out, cols] = site.outputs_and_inputs();
-        let [a, b] = match site.kind {
-            ModuleKind::Embedding => [Part::EmbeddingA, Part::EmbeddingB],
-            _ => [Part::LoraA, Part::LoraB],
-        };
-        vec![(a, vec![site.rank, cols]), (b, vec![out, site.rank])]
+        super::lora::parts(site)
     }
 
     /// The tensors in PEFT's file that the modules share.
@@ -99,7 +104,7 @@ pub trait Spec {
     }
 }
 
-/// A change of a weight: `W + scaling · left · right`, its rows then brought to the lengths `magnitude`.
+/// A change of a weight: `W + scaling · left · right`, its rows or columns then brought to the lengths `magnitude`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Update {
     /// `[rows, rank]`
@@ -109,8 +114,14 @@ pub struct Update {
     pub rank: usize,
     pub cols: usize,
     pub scaling: f32,
-    /// `[rows]`
-    pub magnitude: Option<Vec<f32>>,
+    pub magnitude: Option<Lengths>,
+}
+
+/// Lengths of the rows `[rows]` or the columns `[cols]` of a weight as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lengths {
+    Rows(Vec<f32>),
+    Columns(Vec<f32>),
 }
 
 /// Declares the table `[adapter.NAME]` of a method: its own keys, then the shared ones. `scaled` methods have a rank, alpha and

@@ -8,7 +8,14 @@
 //! ```
 //!
 //! A and B train, W never does, and B·A is never formed. On an embedding x is one-hot: A's columns
-//! are looked up instead of multiplied.
+//! are looked up instead of multiplied. With a start that factorises W ([`LoraInit::factorises`]) the base loses what A and B
+//! start from, as one frozen term of its own, which needs no x going back and sees x whole where the other sees it dropped:
+//!
+//! ```text
+//!     y = W x + b  +  s · (B A drop(x) − B₀ A₀ x)
+//! ```
+//!
+//! Both products are equal at the start and taken from each other before W x is added, so y is the base's, to f32 rounding.
 
 #![allow(non_snake_case)]
 
@@ -16,11 +23,10 @@ use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 use lowrank_kernels::{LowRank, LowRankBackend, low_rank, path_hash};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Start, dropped, field};
-use super::{AdapterConfig, Findings, ModuleKind, Selected, Shared, Spec, Update, method_config, random};
+use super::peft::Part;
+use super::{AdapterConfig, Findings, LoraInit, ModuleKind, Selected, Shared, Spec, Update, init, method_config};
 use crate::Result;
 use crate::error::InputError;
 use crate::nn::{Embedding, Linear, Pass};
@@ -33,35 +39,43 @@ method_config! {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LoraInit {
-    /// A uniform in ±1/sqrt(in), B zero (PEFT's `true`).
-    #[default]
-    Default,
-    /// A normal with deviation 1/rank, B zero.
-    Gaussian,
-    /// A and B from the halves of one orthogonal matrix (even ranks only).
-    Orthogonal,
-}
-
 impl Spec for LoraConfig {
     fn shared(&self) -> Shared {
         self.shared()
     }
 
     fn validate(&self, found: &mut Findings) {
-        if self.init == LoraInit::Orthogonal
-            && let Some(odd) = self.rank_pattern.values().chain([&self.rank]).find(|rank| *rank % 2 == 1)
-        {
-            let what = "orthogonal initialisation halves the rank, so it must be even";
-            found.push("init", InputError::new(what).found(odd));
-        }
+        self.init.validate(&self.shared(), found);
     }
 
-    fn export(&self, values: HostTensors, _: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
-        Ok((self.clone().into(), values))
+    fn refuses(&self, site: &Selected) -> Option<InputError> {
+        self.init.refuses(site)
     }
+
+    /// PEFT would look for a changed base under a start that factorises: what is saved is a plain product over the original.
+    fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
+        if !self.init.factorises() {
+            return Ok((self.clone().into(), values));
+        }
+        let plain = Self { init: LoraInit::Default, ..self.clone() }.with(init::doubled(self.shared()));
+        Ok((plain.into(), init::fold_start(values, selected)?))
+    }
+}
+
+/// A and B.
+pub(super) fn fields(site: &Selected) -> Vec<(&'static str, Vec<usize>)> {
+    let [out, cols] = site.outputs_and_inputs();
+    vec![("lora_A", vec![site.rank, cols]), ("lora_B", vec![out, site.rank])]
+}
+
+/// A and B in PEFT's file.
+pub(super) fn parts(site: &Selected) -> Vec<(Part, Vec<usize>)> {
+    let [out, cols] = site.outputs_and_inputs();
+    let [a, b] = match site.kind {
+        ModuleKind::Embedding => [Part::EmbeddingA, Part::EmbeddingB],
+        _ => [Part::LoraA, Part::LoraB],
+    };
+    vec![(a, vec![site.rank, cols]), (b, vec![out, site.rank])]
 }
 
 /// `scaling · B · A` as a change of the weight as it is stored, `[rows, cols]`; on an embedding that is `(B · A)ᵀ`.
@@ -80,53 +94,77 @@ fn transposed(matrix: &HostTensor) -> Vec<f32> {
     (0..cols).flat_map(|col| matrix.values.iter().skip(col).step_by(cols)).copied().collect()
 }
 
-/// A `[r, in]` and B `[out, r]` as LoRA starts them; on an embedding A is the zero side.
-pub(super) fn start<B: LowRankBackend>(site: &Selected, init: LoraInit, start: &Start<'_, B>) -> [Vec<f32>; 2] {
-    let (r, [out, cols]) = (site.rank, site.outputs_and_inputs());
-    let stream = start.stream(site);
-    match (site.kind, init) {
-        (ModuleKind::Embedding, _) => [vec![0.0; r * cols], stream.normal(out * r, 1.0)],
-        (_, LoraInit::Default) => [stream.uniform(r * cols, 1.0 / (cols as f64).sqrt()), vec![0.0; out * r]],
-        (_, LoraInit::Gaussian) => [stream.normal(r * cols, 1.0 / r as f64), vec![0.0; out * r]],
-        (_, LoraInit::Orthogonal) => random::orthogonal_pair(&stream, r, out, cols).into(),
-    }
-}
-
 #[derive(Module, Debug)]
 pub struct Lora<B: Backend> {
     /// `[r, in]`
     pub lora_A: Param<Tensor<B, 2>>,
     /// `[out, r]`
     pub lora_B: Param<Tensor<B, 2>>,
+    /// A₀ and B₀ of a start that factorises the weight: frozen.
+    pub start_A: Option<Param<Tensor<B, 2>>>,
+    pub start_B: Option<Param<Tensor<B, 2>>>,
     pub scaling: f64,
     pub dropout: f64,
     /// Names this layer's dropout masks.
-    layer: u64,
+    pub(super) layer: u64,
 }
 
 impl<B: LowRankBackend> Method<B> for Lora<B> {
     type Config = LoraConfig;
 
     fn new(site: &Selected, config: &LoraConfig, fresh: &mut Start<'_, B>) -> Result<Self> {
-        let [a, b] = start(site, config.init, fresh);
-        let (r, [out, cols]) = (site.rank, site.outputs_and_inputs());
-        Ok(Self {
-            lora_A: fresh.param(a, [r, cols]),
-            lora_B: fresh.param(b, [out, r]),
-            scaling: site.scaling,
-            dropout: config.dropout,
-            layer: path_hash(&site.path),
-        })
+        Self::start(site, config.init, config.dropout, fresh)
     }
 
     fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
         let y = base.base(x.clone());
-        let x = dropped(x, self.dropout, self.layer, pass);
-        y + low_rank(x, LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling))
+        let kept = dropped(x.clone(), self.dropout, self.layer, pass);
+        y + self.correction(kept, x)
     }
 
     fn embed(&self, ids: Tensor<B, 1, Int>, base: &Embedding<B>) -> Tensor<B, 2> {
         embed(ids, base, self.lora_A.val(), self.lora_B.val(), self.scaling)
+    }
+}
+
+impl<B: LowRankBackend> Lora<B> {
+    pub(super) fn start(site: &Selected, init: LoraInit, dropout: f64, fresh: &Start<'_, B>) -> Result<Self> {
+        let [a, b] = init::start(site, init, fresh)?;
+        let (r, [out, cols]) = (site.rank, site.outputs_and_inputs());
+        let start = |values: &[f32], shape| init.factorises().then(|| fresh.frozen(values.to_vec(), shape));
+        Ok(Self {
+            start_A: start(&a, [r, cols]),
+            start_B: start(&b, [out, r]),
+            lora_A: fresh.param(a, [r, cols]),
+            lora_B: fresh.param(b, [out, r]),
+            scaling: site.scaling,
+            dropout,
+            layer: path_hash(&site.path),
+        })
+    }
+
+    /// `s · (B A kept − B₀ A₀ x)`: `kept` is x with entries dropped.
+    pub(super) fn correction(&self, kept: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let trained = low_rank(kept, LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling));
+        match self.start_term(x) {
+            Some(start) => trained + start,
+            None => trained,
+        }
+    }
+
+    /// `− s · B₀ A₀ x`, after a start that factorises the weight.
+    pub(super) fn start_term(&self, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+        let (a, b) = (self.start_A.as_ref()?, self.start_B.as_ref()?);
+        Some(low_rank(x, LowRank::product(a.val(), b.val(), -self.scaling)))
+    }
+
+    /// A and B whose scaled product is all that the adapter adds to W, without gradient: `[A; A₀]` and `[B, −B₀]` after such a start.
+    pub(super) fn whole_product(&self) -> [Tensor<B, 2>; 2] {
+        let (a, b) = (self.lora_A.val().detach(), self.lora_B.val().detach());
+        match (&self.start_A, &self.start_B) {
+            (Some(a0), Some(b0)) => [Tensor::cat(vec![a, a0.val()], 0), Tensor::cat(vec![b, b0.val().neg()], 1)],
+            _ => [a, b],
+        }
     }
 }
 
@@ -144,16 +182,15 @@ pub(super) fn embed<B: LowRankBackend>(
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::TensorData;
     use lowrank_kernels::DropoutKey;
 
     use super::*;
-    use crate::adapters::fixtures::{B, assert_close, golden, linear, param, tensor};
-    use crate::nn::{Storage, Weight};
-    use crate::recipe::BaseDtype;
+    use crate::adapters::fixtures::{B, assert_close, embedding, golden, golden_embedding, linear, param, tensor};
+    use crate::nn::Weight;
 
     fn lora(tensors: &HostTensors, [a, b]: [&str; 2], scaling: f64) -> Lora<B> {
-        Lora { lora_A: param(tensors, a), lora_B: param(tensors, b), scaling, dropout: 0.0, layer: 1 }
+        let (lora_A, lora_B) = (param(tensors, a), param(tensors, b));
+        Lora { lora_A, lora_B, start_A: None, start_B: None, scaling, dropout: 0.0, layer: 1 }
     }
 
     #[test]
@@ -181,35 +218,10 @@ mod tests {
 
     #[test]
     fn an_embedding_equals_peft_forward_and_in_every_gradient() {
-        // The ids are i64, which the tensor reader has no use for.
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/embedding_lora.safetensors");
-        let bytes = std::fs::read(path).unwrap();
-        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let values = |name: &str| -> Vec<f32> {
-            file.tensor(name)
-                .unwrap()
-                .data()
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-                .collect()
-        };
-        let host = |name: &str, shape: [usize; 2]| {
-            (name.to_string(), crate::tensors::HostTensor { shape: shape.to_vec(), values: values(name) })
-        };
-        let golden = HostTensors::from([
-            host("weight", [11, 8]),
-            host("lora_embedding_A", [3, 11]),
-            host("lora_embedding_B", [8, 3]),
-            host("grad_lora_embedding_A", [3, 11]),
-            host("grad_lora_embedding_B", [8, 3]),
-            host("g", [8, 8]),
-            host("y", [8, 8]),
-        ]);
-        let ids: Vec<i32> = file.tensor("x").unwrap().data().chunks_exact(8).map(|b| i32::from(b[0])).collect();
-        let storage = Storage::<B>::new(BaseDtype::F32, &Default::default());
-        let base = Embedding { weight: storage.weight(values("weight"), [11, 8]), adapter: None };
+        let (golden, ids) = golden_embedding("embedding_lora");
+        let base = embedding(&golden);
         let lora = lora(&golden, ["lora_embedding_A", "lora_embedding_B"], 2.0);
-        let y = lora.embed(Tensor::from_data(TensorData::from(&ids[..]), &Default::default()), &base);
+        let y = lora.embed(ids, &base);
         let grads = (y.clone() * tensor(&golden, "g")).sum().backward();
         assert_close(y.inner(), &golden, "y");
         assert_close(lora.lora_A.grad(&grads).unwrap(), &golden, "grad_lora_embedding_A");

@@ -4,8 +4,10 @@
 //! and the listings.
 
 mod config;
+pub mod dora;
 #[cfg(test)]
 mod fixtures;
+mod init;
 mod inject;
 pub mod lora;
 pub mod merge;
@@ -19,9 +21,11 @@ mod trainable;
 
 pub use crate::recipe::Findings;
 pub(crate) use config::method_config;
-pub use config::{BiasMode, FullConfig, NoneConfig, Shared, Spec, Targets, Update};
+pub use config::{BiasMode, FullConfig, Lengths, NoneConfig, Shared, Spec, Targets, Update};
+pub use dora::DoraConfig;
+pub use init::LoraInit;
 pub use inject::{Injection, inject};
-pub use lora::{LoraConfig, LoraInit};
+pub use lora::LoraConfig;
 pub use method::{Method, Moment, Pool, Rule, Start};
 pub use modules::*;
 pub use table::*;

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{FullConfig, NoneConfig, Selected, Spec, lora};
+use super::{FullConfig, NoneConfig, Selected, Spec, dora, lora};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -80,8 +80,6 @@ macro_rules! adapters {
         /// Exactly one of the tables `[adapter.NAME]`.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
-        // One recipe has one of these: nothing is gained by boxing.
-        #[expect(clippy::large_enum_variant)]
         pub enum AdapterConfig {
             $(#[doc = $summary] #[serde(rename = $name)] $variant($module::$config),)*
             /// Every weight trains, in a dense copy of its own.
@@ -134,5 +132,12 @@ adapters! {
         trains: "A [r, in], B [out, r]",
         parameters: "r (in + out)",
         paper: "Hu et al. 2021, arXiv 2106.09685",
+    }
+    dora::Dora(DoraConfig) as "dora" {
+        summary: "Low-rank adaptation of direction, and of magnitude apart from it",
+        equation: "y = m / |V| * V x, V = W + s B A",
+        trains: "A [r, in], B [out, r], m [out]",
+        parameters: "r (in + out) + out",
+        paper: "Liu et al. 2024, arXiv 2402.09353",
     }
 }

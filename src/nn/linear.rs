@@ -33,7 +33,11 @@ impl<B: LowRankBackend> Linear<B> {
 
     /// The frozen layer alone.
     pub fn base(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let y = self.weight.matmul(x);
+        self.biased(self.weight.matmul(x))
+    }
+
+    /// `y + b`.
+    pub fn biased(&self, y: Tensor<B, 2>) -> Tensor<B, 2> {
         match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,

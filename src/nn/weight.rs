@@ -123,6 +123,11 @@ impl<B: LowRankBackend> Weight<B> {
         }
     }
 
+    /// `x [n, rows] · W → [n, cols]`, of a frozen matrix.
+    pub fn matmul_transposed(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        frozen_matmul(x, self.frozen(), Side::Backward)
+    }
+
     /// Rows `ids [n]` as `[n, cols]`.
     pub fn rows(&self, ids: Tensor<B, 1, Int>) -> Tensor<B, 2> {
         match self {

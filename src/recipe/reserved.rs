@@ -2,15 +2,12 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 20] = [
+const RESERVED: [&str; 17] = [
     "adapter.lora_fa",
     "adapter.vera",
     "adapter.delta_lora",
     "adapter.adalora",
-    "adapter.dora",
     "adapter.lora_drop",
-    "adapter.lora.init=pissa",
-    "adapter.lora.init=olora",
     "adapter.lora.init=loftq",
     "base.quant",
     "optim.offload",
@@ -30,7 +27,6 @@ pub(super) fn key(path: &str) -> bool {
 }
 
 pub(super) fn value(path: &str, value: &str) -> bool {
-    let value = if value.starts_with("pissa_niter_") { "pissa" } else { value };
     RESERVED.iter().any(|entry| entry.split_once('=') == Some((path, value))) || key(&format!("{path}.{value}"))
 }
 
@@ -41,7 +37,7 @@ mod tests {
     #[test]
     fn knows_keys_and_values() {
         assert!(key("base.quant") && key("variant") && !key("adapter.lora"));
-        assert!(value("adapter.lora.init", "pissa_niter_4") && value("task", "seq_cls") && value("adapter", "vera"));
+        assert!(value("adapter.lora.init", "loftq") && value("task", "seq_cls") && value("adapter", "vera"));
         assert!(!value("adapter.lora.init", "gaussian"));
     }
 }

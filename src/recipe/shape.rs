@@ -185,15 +185,20 @@ fn is_free_text(schema: &Json) -> bool {
     is(schema, "string") && words(schema).is_empty()
 }
 
-/// The words a string schema allows; none if it allows any.
+/// The words a string schema allows (of a pattern, its examples); none if it allows any.
 fn words(schema: &Json) -> Vec<&str> {
-    let listed = schema["enum"].as_array().into_iter().flatten();
+    let listed = ["enum", "examples"].into_iter().filter_map(|key| schema[key].as_array()).flatten();
     listed.chain(schema.get("const")).filter_map(Json::as_str).collect()
 }
 
 fn fits(value: &Value, schema: &Json) -> bool {
     match value {
-        Value::String(word) => is_free_text(schema) || words(schema).contains(&word.as_str()),
+        Value::String(word) => {
+            let pattern = schema["pattern"].as_str().and_then(|pattern| regex::Regex::new(pattern).ok());
+            is_free_text(schema)
+                || words(schema).contains(&word.as_str())
+                || pattern.is_some_and(|pattern| pattern.is_match(word))
+        }
         Value::Integer(number) => {
             is(schema, "number")
                 || is(schema, "integer") && schema["minimum"].as_i64().is_none_or(|least| *number >= least)

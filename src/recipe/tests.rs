@@ -145,7 +145,7 @@ fn what_a_later_version_may_have_is_not_called_a_typo() {
     for set in [
         "adapter.vera.rank=4",
         "adapter=adalora",
-        "adapter.lora.init=pissa_niter_4",
+        "adapter.lora.init=loftq",
         "base.quant.nf4.block=64",
         "optim.offload=host",
         "optim.lora_plus_ratio=16",
@@ -174,6 +174,9 @@ fn values_that_cannot_be_meant_are_refused() {
         "adapter.lora.dropout=1.0",
         "adapter.lora.dropout=-0.1",
         "adapter.lora.init=orthogonl",
+        "adapter.lora.init=pissa_niter_",
+        "adapter.lora.init=pissa_niter_1.5",
+        "adapter.lora.init=pissa_niter_99999",
         "adapter.lora.targets=[]",
         "adapter.lora.targets=[\"\"]",
         "adapter.lora.targets=(q_proj",
@@ -232,6 +235,16 @@ fn contradictory_keys_are_refused() {
         assert_eq!(problems(GOOD, &sets).len(), 1, "{sets:?}");
     }
     good(&["adapter.lora.layers=[0]"]);
+}
+
+#[test]
+fn a_start_that_is_none_is_answered_with_those_that_are() {
+    for init in ["default", "gaussian", "orthogonal", "pissa", "pissa_niter_0", "pissa_niter_128", "olora"] {
+        let AdapterConfig::Lora(lora) = good(&[&format!("adapter.lora.init={init}")]).adapter else { unreachable!() };
+        assert_eq!(lora.init.to_string(), init);
+    }
+    let told = refused("adapter.lora.init=pisa_niter_16");
+    assert!(told.contains("did you mean `pissa_niter_16`") && told.contains("olora"), "{told}");
 }
 
 #[test]

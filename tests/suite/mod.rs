@@ -13,7 +13,7 @@ macro_rules! on {
             conformance: every_method_has_every_property;
             parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
                 first_gradients, bf16_base_is_close;
-            training: twenty_steps_equal_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
+            training: twenty_steps_equal_peft, pissa_equals_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,
                 accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip,
                 the_trainable_set_is_known_beforehand, norms_train_whole);

@@ -66,7 +66,7 @@ pub fn greedy_generation(runtime: &dyn Runtime) {
     assert_eq!(heard, ids[8..]);
 }
 
-/// Every LoRA adapter that PEFT wrote: with its own options of targets, ranks, layers and whole modules.
+/// Adapters that PEFT wrote: with its own options of targets, ranks, layers and whole modules.
 const ADAPTERS: &[(&str, &[&str])] = &[
     (
         "llama",
@@ -77,6 +77,7 @@ const ADAPTERS: &[(&str, &[&str])] = &[
             "lora_regex_layers",
             "lora_layers_to_transform",
             "lora_exclude",
+            "dora",
         ],
     ),
     ("qwen2", &["lora", "lora_qv"]),

@@ -2,7 +2,9 @@
 
 use lowrank::adapters::merge::{OutDtype, merge};
 use lowrank::adapters::peft::{self, PeftConfig};
-use lowrank::adapters::{AdapterConfig, BiasMode, LoraConfig, Module, Origin, Targets, trainable};
+use lowrank::adapters::{
+    AdapterConfig, BiasMode, DoraConfig, LoraConfig, LoraInit, Module, Origin, Spec, Targets, trainable,
+};
 use lowrank::data::Batch;
 use lowrank::models;
 use lowrank::recipe::BaseDtype;
@@ -32,9 +34,13 @@ fn backward(learner: &mut dyn Learner, batch: &Batch) -> f64 {
 }
 
 pub fn twenty_steps_equal_peft(runtime: &dyn Runtime) {
-    for (model, adapter) in
-        [("llama", "lora"), ("llama", "lora_rslora_pattern"), ("llama", "lora_embed_mts"), ("qwen2", "lora")]
-    {
+    for (model, adapter) in [
+        ("llama", "lora"),
+        ("llama", "lora_rslora_pattern"),
+        ("llama", "lora_embed_mts"),
+        ("llama", "dora"),
+        ("qwen2", "lora"),
+    ] {
         let trace: serde_json::Value =
             serde_json::from_slice(&std::fs::read(e2e(model).join("trace.json")).unwrap()).unwrap();
         let (mut learner, golden) = (saved(runtime, model, adapter), fixtures(model));
@@ -45,16 +51,47 @@ pub fn twenty_steps_equal_peft(runtime: &dyn Runtime) {
             assert!((loss - expected).abs() < 1e-4 * expected, "{model} {adapter} step {k}: {loss}, PEFT {expected}");
         }
     }
-    let after = Fixtures::read(e2e("llama").join("adapters/lora/after20.safetensors"));
-    let (mut learner, golden) = (saved(runtime, "llama", "lora"), fixtures("llama"));
-    (0..20).for_each(|k| {
-        backward(learner.as_mut(), &golden.train_batch(k));
-        learner.step(1e-3, 1.0);
-    });
-    for (path, tensor) in learner.export() {
-        let name = format!("base_model.model.{path}.weight");
-        assert_close(&tensor.values, &after.f32(&name), 5e-4, &name);
+    for adapter in ["lora", "dora"] {
+        let after = Fixtures::read(e2e("llama").join("adapters").join(adapter).join("after20.safetensors"));
+        let (mut learner, golden) = (saved(runtime, "llama", adapter), fixtures("llama"));
+        (0..20).for_each(|k| {
+            backward(learner.as_mut(), &golden.train_batch(k));
+            learner.step(1e-3, 1.0);
+        });
+        for (path, tensor) in learner.export() {
+            let name = format!("base_model.model.{path}");
+            let name = after.names().into_iter().find(|known| known.trim_end_matches(".weight") == name).unwrap();
+            assert_close(&tensor.values, &after.f32(&name), 5e-4, &name);
+        }
     }
+}
+
+/// PiSSA, whose factors are the base's own and whose signs do not matter to Adam; then its adapter over the original base.
+pub fn pissa_equals_peft(runtime: &dyn Runtime) {
+    let (opened, golden) = (open("llama"), fixtures("llama"));
+    let extra = e2e("llama_extra");
+    let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(extra.join("pissa.json")).unwrap()).unwrap();
+    let logits = Fixtures::read(extra.join("extra.safetensors"));
+    let targets = Targets::Names(vec!["q_proj".into()]);
+    let config = LoraConfig { rank: 4, alpha: 4.0, init: LoraInit::Pissa, targets, ..LoraConfig::default() };
+    let base = load(runtime, &opened, BaseDtype::F32);
+    let mut learner = attach(base.as_ref(), &config.clone().into(), 3);
+    let batch = golden.batch("input_ids", "labels");
+    assert_close(&learner.logits(&batch).unwrap(), &golden.f32("base.logits"), 1e-4, "start");
+    for (k, expected) in trace["pissa_trace5"].as_array().unwrap().iter().enumerate() {
+        let loss = backward(learner.as_mut(), &golden.train_batch(k));
+        learner.step(1e-3, 1.0);
+        let expected = expected.as_f64().unwrap();
+        assert!((loss - expected).abs() < 1e-4 * expected, "step {k}: {loss}, PEFT {expected}");
+    }
+    let trained = learner.logits(&batch).unwrap();
+    assert_close(&trained, &logits.f32("pissa.logits_after5"), 5e-4, "after 5 steps");
+    let (converted, _) = attach_saved(base.as_ref(), &opened.config, &extra.join("pissa_converted_lora")).unwrap();
+    assert_close(&converted.logits(&batch).unwrap(), &logits.f32("pissa.logits_converted"), 1e-4, "PEFT's conversion");
+    let (plain, values) = config.export(learner.export(), learner.adapted()).unwrap();
+    let mut ours = attach(base.as_ref(), &plain, 3);
+    ours.import(&values).unwrap();
+    assert_close(&ours.logits(&batch).unwrap(), &trained, 2e-5, "our conversion");
 }
 
 pub fn checkpointed_gradients_equal_plain_ones(runtime: &dyn Runtime) {
@@ -70,7 +107,7 @@ pub fn checkpointed_gradients_equal_plain_ones(runtime: &dyn Runtime) {
         assert_eq!(plain.len(), recomputed.len());
         plain.iter().for_each(|(path, gradient)| assert_close(gradient, &recomputed[path], 1e-5, path));
     };
-    for adapter in ["lora", "lora_embed_mts"] {
+    for adapter in ["lora", "lora_embed_mts", "dora"] {
         compare(&|| saved(runtime, "llama", adapter), &fixtures("llama").train_batch(0));
     }
     // Every weight, with a head of its own and with a tied one.
@@ -173,31 +210,38 @@ pub fn dropout_is_counted_not_streamed(runtime: &dyn Runtime) {
 
 pub fn moments_survive_a_round_trip(runtime: &dyn Runtime) {
     let golden = fixtures("llama");
-    let run = |break_at: Option<usize>| {
-        let mut learner = fresh(runtime, LoraConfig::default());
-        for k in 0..4 {
-            if break_at == Some(k) {
-                let (values, moments) = (learner.export(), learner.state());
-                learner = fresh(runtime, LoraConfig::default());
-                learner.import(&values).unwrap();
-                learner.set_state(&moments, k).unwrap();
+    let base = load(runtime, &open("llama"), BaseDtype::F32);
+    let pissa = LoraConfig { init: LoraInit::Pissa, ..LoraConfig::default() };
+    let dora = DoraConfig { init: LoraInit::Olora, ..DoraConfig::default() };
+    for config in [LoraConfig::default().into(), pissa.into(), DoraConfig::default().into(), dora.into()] {
+        let fresh = || attach(base.as_ref(), &config, 3);
+        let run = |break_at: Option<usize>| {
+            let mut learner = fresh();
+            for k in 0..4 {
+                if break_at == Some(k) {
+                    let (values, moments) = (learner.export(), learner.state());
+                    learner = fresh();
+                    learner.import(&values).unwrap();
+                    learner.set_state(&moments, k).unwrap();
+                }
+                backward(learner.as_mut(), &golden.train_batch(k));
+                learner.step(1e-2, 0.7);
             }
-            backward(learner.as_mut(), &golden.train_batch(k));
-            learner.step(1e-2, 0.7);
-        }
-        learner.export()
-    };
-    assert_eq!(run(None), run(Some(2)));
+            learner.export()
+        };
+        assert_eq!(run(None), run(Some(2)));
+    }
 }
 
 /// What `--dry-run` lists before anything is loaded is what trains.
 pub fn the_trainable_set_is_known_beforehand(runtime: &dyn Runtime) {
     let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     let lora = |targets: &[&str]| LoraConfig { targets: Targets::Names(names(targets)), ..LoraConfig::default() };
-    let adapters: [AdapterConfig; 6] = [
+    let adapters: [AdapterConfig; 7] = [
         AdapterConfig::none(),
         AdapterConfig::full(),
         LoraConfig::default().into(),
+        DoraConfig::default().into(),
         LoraConfig { bias: BiasMode::All, ..lora(&["q_proj", "embed_tokens", "lm_head"]) }.into(),
         LoraConfig { bias: BiasMode::LoraOnly, modules_to_save: names(&["norm", "k_proj"]), ..lora(&["v_proj"]) }
             .into(),

@@ -28,10 +28,10 @@ impl<B: LowRankBackend> Backward<B, 1> for FrozenMatmul {
     }
 }
 
-/// `down · x`, and x where `down` trains.
+/// `down · x` where anything but `down` trains, and x where `down` does.
 #[derive(Clone, Debug)]
 struct Kept<B: LowRankBackend> {
-    h: FloatTensor<B>,
+    h: Option<FloatTensor<B>>,
     x: Option<FloatTensor<B>>,
     factors: Factors<B>,
 }
@@ -53,7 +53,7 @@ impl<B: LowRankBackend> Backward<B, 5> for LowRankTerm {
             up: pup.is_some(),
             post: ppost.is_some(),
         };
-        let found = term::gradients::<B>(grad, term::wrap(h), x, &factors, wanted);
+        let found = term::gradients::<B>(grad, h.map(term::wrap::<B, 2>), x, &factors, wanted);
         let parts = [(px, found.x), (pdown, found.down), (pmid, found.mid), (pup, found.up), (ppost, found.post)];
         for (parent, grad) in parts {
             if let (Some(parent), Some(grad)) = (parent, grad) {
@@ -172,7 +172,8 @@ impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C>
             factors.up.node.clone(),
             post.map_or_else(absent, |post| post.node.clone()),
         ];
-        let down_trains = !factors.down.node.requirement.is_none();
+        let [_, down_trains, mid_trains, up_trains, post_trains] =
+            nodes.each_ref().map(|node| !node.requirement.is_none());
         let factors = Factors {
             down: factors.down.primitive,
             mid: factors.mid.map(|mid| mid.primitive),
@@ -184,10 +185,9 @@ impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C>
         let y = term::expand::<B>(h.clone(), &factors).into_primitive().tensor();
         match LowRankTerm.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let h = h.into_primitive().tensor();
-                term::retain::<B>(&h);
+                let h = (mid_trains || up_trains || post_trains).then(|| h.into_primitive().tensor());
                 let x = down_trains.then_some(x.primitive);
-                x.iter().for_each(|x| term::retain::<B>(x));
+                h.iter().chain(&x).for_each(|kept| term::retain::<B>(kept));
                 prep.finish(Kept { h, x, factors }, y)
             }
             OpsKind::UnTracked(prep) => prep.finish(y),

@@ -4,8 +4,8 @@
 //!     y = scale · post ⊙ (up · (mid ⊙ (down · x)))         down [r, in], mid [r], up [out, r], post [out]
 //! ```
 //!
-//! Between forward and backward only `down · x` (n × r) is kept, and `x` (n × in) where `down` trains. What is kept is
-//! counted, because burn has no such counter.
+//! Between forward and backward only `down · x` (n × r) is kept where `mid`, `up` or `post` trains, and `x` (n × in) where
+//! `down` trains: nothing of a frozen term. What is kept is counted, because burn has no such counter.
 
 use std::cell::Cell;
 
@@ -112,10 +112,10 @@ pub(crate) fn expand<B: Backend>(h: Tensor<B, 2>, factors: &Factors<B>) -> Tenso
     scaled_by::<B>(m.matmul(wrap::<B, 2>(factors.up.clone()).transpose()), &factors.post)
 }
 
-/// Gradients from `g [n, out]`; `x` is needed for `down`'s alone.
+/// Gradients from `g [n, out]`; `x` is needed for `down`'s alone, `h = down · x` for those of `mid`, `up` and `post`.
 pub(crate) fn gradients<B: Backend>(
     g: FloatTensor<B>,
-    h: Tensor<B, 2>,
+    h: Option<Tensor<B, 2>>,
     x: Option<FloatTensor<B>>,
     factors: &Factors<B>,
     wanted: Wanted,
@@ -124,15 +124,15 @@ pub(crate) fn gradients<B: Backend>(
     let summed = |tensor: Tensor<B, 2>| tensor.sum_dim(0).reshape([-1]) as Tensor<B, 1>;
     let g: Tensor<B, 2> = wrap(g);
     let up: Tensor<B, 2> = wrap(factors.up.clone());
-    let m = scaled_by::<B>(h.clone(), &factors.mid).mul_scalar(factors.scale);
-    let post = wanted.post.then(|| summed(g.clone() * m.clone().matmul(up.clone().transpose())));
+    let m = h.clone().map(|h| scaled_by::<B>(h, &factors.mid).mul_scalar(factors.scale));
+    let post = m.clone().filter(|_| wanted.post).map(|m| summed(g.clone() * m.matmul(up.clone().transpose())));
     let g = scaled_by::<B>(g, &factors.post);
-    let up_grad = wanted.up.then(|| primitive(g.clone().transpose().matmul(m)));
+    let up_grad = m.filter(|_| wanted.up).map(|m| primitive(g.clone().transpose().matmul(m)));
     let mut grads =
         TermGrads { x: None, down: None, mid: None, up: up_grad, post: post.map(|p| p.into_primitive().tensor()) };
     if wanted.x || wanted.down || wanted.mid {
         let gm = g.matmul(up).mul_scalar(factors.scale);
-        grads.mid = wanted.mid.then(|| summed(gm.clone() * h).into_primitive().tensor());
+        grads.mid = h.filter(|_| wanted.mid).map(|h| summed(gm.clone() * h).into_primitive().tensor());
         let gh = scaled_by::<B>(gm, &factors.mid);
         grads.down = x.filter(|_| wanted.down).map(|x| primitive(gh.clone().transpose().matmul(wrap(x))));
         grads.x = wanted.x.then(|| primitive(gh.matmul(wrap(factors.down.clone()))));
@@ -214,16 +214,20 @@ mod tests {
     }
 
     #[test]
-    fn keeps_x_only_where_down_trains() {
-        let bytes = |down_trains: bool| {
-            let down = values::<A, 2>([3, 40], 0.2);
-            let down = if down_trains { down.require_grad() } else { down };
-            let up = values::<A, 2>([6, 3], 0.4).require_grad();
+    fn keeps_only_what_the_gradients_need() {
+        let matrix = |shape, trains: bool| {
+            let matrix = values::<A, 2>(shape, 0.2);
+            if trains { matrix.require_grad() } else { matrix }
+        };
+        let bytes = |down_trains, up_trains| {
+            let (down, up) = (matrix([3, 40], down_trains), matrix([6, 3], up_trains));
+            let x = values::<A, 2>([5, 40], 0.1).require_grad();
             take_retained_bytes();
-            let y = low_rank(values::<A, 2>([5, 40], 0.1), LowRank::product(down, up, 1.0));
-            assert_eq!(y.dims(), [5, 6]);
+            let y = low_rank(x.clone(), LowRank::product(down, up, 1.0));
+            assert!(x.grad(&y.sum().backward()).is_some());
             take_retained_bytes()
         };
-        assert_eq!((bytes(true), bytes(false)), (4 * 5 * (40 + 3), 4 * 5 * 3));
+        assert_eq!((bytes(true, true), bytes(false, true)), (4 * 5 * (40 + 3), 4 * 5 * 3));
+        assert_eq!((bytes(true, false), bytes(false, false)), (4 * 5 * 40, 0));
     }
 }

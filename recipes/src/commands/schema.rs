@@ -53,7 +53,8 @@ fn inside(schema: &Value, depth: usize) -> String {
 }
 
 fn alternative(branch: &Value, depth: usize) -> String {
-    match (branch.get("const"), branch.get("enum").and_then(Value::as_array)) {
+    // A pattern is shown by an example.
+    match (branch.get("const").or(branch.pointer("/examples/0")), branch.get("enum").and_then(Value::as_array)) {
         (Some(word), _) => explain(&word.to_string(), &without_form(branch), depth),
         (None, Some(words)) => words.iter().map(|word| format!("{}{word}\n", "  ".repeat(depth))).collect(),
         (None, None) => inside(branch, depth),

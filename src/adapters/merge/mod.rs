@@ -1,7 +1,8 @@
 //! Folding an adapter into the weights under it: a plain Hugging Face model comes out.
 //!
 //! Tensor by tensor W + s·B·A in f32, cast once, written straight to the file: no more than one
-//! tensor of the base is in memory. For embeddings it is W + s·(B·A)ᵀ.
+//! tensor of the base is in memory. For embeddings it is W + s·(B·A)ᵀ. DoRA's magnitudes are then the lengths of the rows
+//! (of an embedding, the columns).
 
 mod dtype;
 mod output;
@@ -16,12 +17,12 @@ use lowrank_kernels::host::matmul;
 pub use self::dtype::OutDtype;
 use self::output::{Output, Plan, Values};
 use self::writer::Writer;
-use super::Module;
 use super::peft::{AdapterTensors, PeftConfig};
+use super::{Lengths, Module, Update};
 use crate::models::{ModelConfig, WeightSource};
 use crate::{Error, Result};
 
-/// Rows of a weight that are merged and written at a time.
+/// Rows of a weight that are changed at a time.
 const ROWS: usize = 1024;
 
 /// What a merge did.
@@ -98,33 +99,55 @@ fn publish(
     Ok(report)
 }
 
-/// Merges one tensor, some rows at a time, and returns the largest rounding difference.
+/// Merges one tensor and returns the largest rounding difference.
 fn write(base: &dyn WeightSource, output: &Output, writer: &mut Writer) -> Result<f32> {
     let mut values = match &output.values {
         Values::Base(name) => base.read(name)?,
         Values::Adapter(tensor) => tensor.values.clone(),
     };
-    let Some(update) = &output.update else { return writer.write(&output.name, &values) };
-    let (rank, cols) = (update.rank, update.cols);
-    let mut rounding = 0f32;
-    for (chunk, (rows, left)) in values.chunks_mut(ROWS * cols).zip(update.left.chunks(ROWS * rank)).enumerate() {
-        let product = matmul(left, [left.len() / rank, rank], &update.right, [rank, cols]);
-        rows.iter_mut().zip(product).for_each(|(value, product)| *value += update.scaling * product);
-        if let Some(lengths) = &update.magnitude {
-            let done = chunk * ROWS;
-            rows.chunks_exact_mut(cols).zip(&lengths[done..]).for_each(|(row, length)| rescale(row, *length));
-        }
-        rounding = rounding.max(writer.write(&output.name, rows)?);
+    if let Some(update) = &output.update {
+        apply(update, &mut values);
     }
-    Ok(rounding)
+    writer.write(&output.name, &values)
 }
 
-/// Brings a row to `length`; a row of zeros stays.
-fn rescale(row: &mut [f32], length: f32) {
-    let norm = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-    if norm > 0.0 {
-        row.iter_mut().for_each(|value| *value = (f64::from(*value) * f64::from(length) / norm) as f32);
+/// Changes a weight `[rows, cols]` in place.
+fn apply(update: &Update, values: &mut [f32]) {
+    let (rank, cols) = (update.rank, update.cols);
+    for (rows, left) in values.chunks_mut(ROWS * cols).zip(update.left.chunks(ROWS * rank)) {
+        let product = matmul(left, [left.len() / rank, rank], &update.right, [rank, cols]);
+        rows.iter_mut().zip(product).for_each(|(value, product)| *value += update.scaling * product);
     }
+    match &update.magnitude {
+        None => {}
+        Some(Lengths::Rows(lengths)) => {
+            for (row, length) in values.chunks_exact_mut(cols).zip(lengths) {
+                let factor = factor(*length, row.iter().copied().map(square).sum());
+                row.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);
+            }
+        }
+        Some(Lengths::Columns(lengths)) => rescale_columns(values, lengths),
+    }
+}
+
+fn rescale_columns(values: &mut [f32], lengths: &[f32]) {
+    let mut squares = vec![0.0; lengths.len()];
+    for row in values.chunks_exact(lengths.len()) {
+        squares.iter_mut().zip(row).for_each(|(sum, value)| *sum += square(*value));
+    }
+    let factors: Vec<f64> = lengths.iter().zip(squares).map(|(length, square)| factor(*length, square)).collect();
+    for row in values.chunks_exact_mut(lengths.len()) {
+        row.iter_mut().zip(&factors).for_each(|(value, factor)| *value = (f64::from(*value) * factor) as f32);
+    }
+}
+
+fn square(value: f32) -> f64 {
+    f64::from(value).powi(2)
+}
+
+/// What brings a vector of this squared length to `length`; zeros stay.
+fn factor(length: f32, square: f64) -> f64 {
+    if square > 0.0 { f64::from(length) / square.sqrt() } else { 0.0 }
 }
 
 fn refuse_occupied(base: &dyn WeightSource, out: &Path) -> Result<()> {

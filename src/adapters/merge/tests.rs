@@ -5,7 +5,7 @@ use safetensors::SafeTensors;
 use super::*;
 use crate::adapters::modules::tiny;
 use crate::adapters::peft::{self, Part, Slot};
-use crate::adapters::{LoraConfig, Targets};
+use crate::adapters::{AdapterConfig, DoraConfig, LoraConfig, Targets};
 use crate::tensors::{HostTensor, HostTensors};
 
 /// Weights in memory.
@@ -47,8 +47,11 @@ fn golden(path: &str) -> impl Fn(&str) -> HostTensor + use<> {
     }
 }
 
-fn adapter(lora: LoraConfig, tensors: impl IntoIterator<Item = (Slot, HostTensor)>) -> (PeftConfig, AdapterTensors) {
-    (PeftConfig::new(lora, "base"), tensors.into_iter().map(|(slot, tensor)| (slot.key(), tensor)).collect())
+fn adapter(
+    method: impl Into<AdapterConfig>,
+    tensors: impl IntoIterator<Item = (Slot, HostTensor)>,
+) -> (PeftConfig, AdapterTensors) {
+    (PeftConfig::new(method, "base"), tensors.into_iter().map(|(slot, tensor)| (slot.key(), tensor)).collect())
 }
 
 fn lora(rank: usize, alpha: f64, rslora: bool, targets: &[&str]) -> LoraConfig {
@@ -111,6 +114,40 @@ fn linear_layers_merge_as_in_peft() {
         assert_eq!(merged["other"], golden("x"));
         assert_eq!((report.tensors, report.changed, report.rounding), (2, 1, 0.0), "{name}");
     }
+}
+
+#[test]
+fn magnitudes_merge_as_in_peft() {
+    let dora = |rank, alpha, rslora, target| DoraConfig::default().with(lora(rank, alpha, rslora, &[target]).shared());
+    let merged =
+        |golden: &dyn Fn(&str) -> HostTensor, path: &str, parts: [(Part, &str); 2], dora, config: &ModelConfig| {
+            let parts = parts.into_iter().chain([(Part::Magnitude, "lora_magnitude_vector")]);
+            let parts = parts.map(|(part, name)| (Slot::new(path, part), golden(name)));
+            let base = [(format!("{path}.weight"), golden("weight"))].into();
+            let (_, merged) = run(base, config, &adapter(dora, parts), OutDtype::F32).unwrap();
+            assert_close(&merged[&format!("{path}.weight")], &golden("merged_weight"), 1e-6);
+        };
+    for (name, rank, alpha, rslora) in
+        [("a_dora", 4, 8.0, false), ("a_dora_rslora", 4, 8.0, true), ("b_dora", 3, 5.0, false)]
+    {
+        let golden = golden(&format!("linear_{name}.safetensors"));
+        let shape = golden("weight").shape;
+        let parts = [(Part::LoraA, "lora_A"), (Part::LoraB, "lora_B")];
+        merged(&golden, Q, parts, dora(rank, alpha, rslora, "q_proj"), &with_q(shape[0], shape[1]));
+    }
+    let golden = golden("embedding_dora.safetensors");
+    let parts = [(Part::EmbeddingA, "lora_embedding_A"), (Part::EmbeddingB, "lora_embedding_B")];
+    let config = ModelConfig { vocab_size: 11, hidden_size: 8, tie_word_embeddings: false, ..tiny::qwen2() };
+    merged(&golden, "model.embed_tokens", parts, dora(3, 6.0, false, "embed_tokens"), &config);
+}
+
+/// A row that the adapter takes to zero has no direction to stretch.
+#[test]
+fn a_row_of_zeros_merges_to_zeros() {
+    let mut values = vec![0.0, 0.0, 3.0, 4.0];
+    let update = Update { rank: 1, cols: 2, left: vec![0.0; 2], right: vec![0.0; 2], scaling: 1.0, magnitude: None };
+    apply(&Update { magnitude: Some(Lengths::Rows(vec![1.0, 10.0])), ..update }, &mut values);
+    assert_eq!(values, [0.0, 0.0, 6.0, 8.0]);
 }
 
 #[test]

@@ -19,8 +19,7 @@ use crate::{Error, Result};
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Keys that would change the result, and what they ask for.
-const UNSUPPORTED: [(&str, &str); 15] = [
-    ("use_dora", "DoRA's magnitude vectors"),
+const UNSUPPORTED: [(&str, &str); 14] = [
     ("lora_bias", "biases on B"),
     ("alora_invocation_tokens", "activated LoRA"),
     ("use_qalora", "QA-LoRA's pooled inputs"),

@@ -3,7 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::{self, Fields, brief, printable};
-use crate::adapters::{AdapterConfig, BiasMode, LoraConfig, LoraInit, MAX_RANK, Module, Shared, Targets, linear_paths};
+use crate::adapters::{
+    AdapterConfig, BiasMode, DoraConfig, LoraConfig, LoraInit, MAX_RANK, Module, Shared, Targets, linear_paths,
+};
 use crate::error::InputError;
 
 /// The PEFT version whose format is written.
@@ -95,18 +97,25 @@ fn read_lora(fields: &mut Fields, scope: Shared, warnings: &mut Vec<String>) -> 
             warnings.push(format!("lora_alpha {alpha} {effect}"));
         }
     }
-    Ok(LoraConfig { init, ..LoraConfig::default().with(shared) }.into())
+    Ok(match fields.boolean("use_dora")? {
+        true => DoraConfig { init, ..DoraConfig::default().with(shared) }.into(),
+        false => LoraConfig { init, ..LoraConfig::default().with(shared) }.into(),
+    })
 }
 
 fn write_lora(adapter: &AdapterConfig) -> Option<Map<String, Value>> {
-    let AdapterConfig::Lora(lora) = adapter else { return None };
-    let init = match lora.init {
+    let (shared, init, use_dora) = match adapter {
+        AdapterConfig::Lora(lora) => (lora.shared(), lora.init, false),
+        AdapterConfig::Dora(dora) => (dora.shared(), dora.init, true),
+        _ => return None,
+    };
+    let init = match init {
         LoraInit::Default => json!(true),
         other => json!(other),
     };
-    let mut object = lora_keys(&lora.shared());
+    let mut object = lora_keys(&shared);
     object.insert("init_lora_weights".into(), init);
-    object.insert("use_dora".into(), json!(false));
+    object.insert("use_dora".into(), json!(use_dora));
     Some(object)
 }
 

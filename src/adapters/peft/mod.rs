@@ -58,13 +58,14 @@ mod tests {
 
     use super::*;
     use crate::adapters::modules::tiny;
-    use crate::adapters::{Module, ModuleKind, Origin, saved};
+    use crate::adapters::{AdapterConfig, Module, ModuleKind, Origin, saved};
     use crate::models::ModelConfig;
 
     fn adapters(model: &str) -> Vec<PathBuf> {
         let dir = format!("{}/tests/golden/e2e/{model}/adapters", env!("CARGO_MANIFEST_DIR"));
         let mut dirs: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-        dirs.retain(|dir| dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("lora")));
+        let known = |name: &str| name.starts_with("lora") || name == "dora";
+        dirs.retain(|dir| dir.file_name().is_some_and(|name| known(&name.to_string_lossy())));
         dirs.sort();
         dirs
     }
@@ -88,6 +89,8 @@ mod tests {
                         ModuleKind::Embedding => &[Part::EmbeddingA, Part::EmbeddingB, Part::BaseLayerWeight],
                         _ => &[Part::LoraA, Part::LoraB],
                     };
+                    let is_dora = matches!(config.adapter, AdapterConfig::Dora(_));
+                    expected.extend(is_dora.then(|| Slot::new(&module.path, Part::Magnitude).key()));
                     expected.extend(parts.iter().map(|part| Slot::new(&module.path, *part).key()));
                 }
                 let shared = config.adapter.shared().unwrap();
@@ -122,7 +125,7 @@ mod tests {
 
     #[test]
     fn refuses_methods_it_does_not_know_by_name() {
-        for (name, key) in [("dora", "use_dora"), ("vera", "VERA"), ("adalora", "ADALORA")] {
+        for (name, key) in [("vera", "VERA"), ("adalora", "ADALORA")] {
             let path = format!("{}/tests/golden/e2e/llama/adapters/{name}", env!("CARGO_MANIFEST_DIR"));
             let message = read(Path::new(&path), "llama", &Module::list(&tiny::llama())).unwrap_err().to_string();
             assert!(message.contains(key) && message.contains(CONFIG_FILE), "{message}");

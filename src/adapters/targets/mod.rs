@@ -67,18 +67,19 @@ impl Selected {
 }
 
 impl AdapterConfig {
-    /// The modules that carry an adapter; none for `full` and `none`. Errors as for [`select`], and for an embedding under a
-    /// method that is defined on linear layers only.
+    /// The modules that carry an adapter; none for `full` and `none`. Errors as for [`select`], for an embedding under a
+    /// method that is defined on linear layers only, and for a module that the method refuses.
     pub fn select(&self, modules: &[Module], origin: Origin) -> Result<Vec<Selected>> {
         let Some(spec) = self.spec() else { return Ok(Vec::new()) };
         let selected = select(modules, &spec.shared(), origin)?;
         let embedding = selected.iter().find(|site| site.kind == ModuleKind::Embedding);
-        match embedding.filter(|_| !spec.adapts_embeddings()) {
+        let misplaced = embedding.filter(|_| !spec.adapts_embeddings()).map(|site| {
+            let what = format!("{} is defined on linear layers, and this is an embedding", self.name());
+            InputError::new(what).key("targets").found(&site.path)
+        });
+        match misplaced.or_else(|| selected.iter().find_map(|site| spec.refuses(site))) {
             None => Ok(selected),
-            Some(site) => {
-                let what = format!("{} is defined on linear layers, and this is an embedding", self.name());
-                Err(origin.report(vec![InputError::new(what).key("targets").found(&site.path)]))
-            }
+            Some(problem) => Err(origin.report(vec![problem])),
         }
     }
 }
@@ -112,10 +113,8 @@ pub fn select(modules: &[Module], config: &Shared, origin: Origin) -> Result<Vec
 /// is every norm, `model.norm` the last one. A recipe's name that is no module is an error.
 pub fn saved<'a>(modules: &'a [Module], config: &Shared, origin: Origin) -> Result<Vec<&'a Module>> {
     if origin == Origin::Recipe {
-        let lost = config
-            .modules_to_save
-            .iter()
-            .filter(|name| !modules.iter().any(|module| is_saved(module, std::slice::from_ref(*name))));
+        let is_there = |name: &String| modules.iter().any(|module| is_saved(module, std::slice::from_ref(name)));
+        let lost = config.modules_to_save.iter().filter(|name| !is_there(name));
         let problems: Vec<_> = lost.map(|name| problems::no_such_module("modules_to_save", name, modules)).collect();
         if !problems.is_empty() {
             return Err(origin.report(problems));
