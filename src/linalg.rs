@@ -66,6 +66,20 @@ pub fn matmul(a: &[f64], [rows, inner]: [usize; 2], b: &[f64], cols: usize) -> V
     row_major(product.as_ref())
 }
 
+/// Products of rows or of columns with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Rows,
+    Columns,
+}
+
+/// All inner products among the rows (or columns) of `m [rows, cols]`: `m · mᵀ` (or `mᵀ · m`).
+pub fn gram(m: &[f64], [rows, cols]: [usize; 2], side: Side) -> Vec<f64> {
+    let m = MatRef::from_row_major_slice(m, rows, cols);
+    let product: Mat<f64> = if side == Side::Rows { m * m.transpose() } else { m.transpose() * m };
+    row_major(product.as_ref())
+}
+
 /// Solves `m · x = b` for a symmetric positive definite `m [n, n]` and `b [n, cols]`.
 ///
 /// # Errors
@@ -120,6 +134,13 @@ mod tests {
             assert!(found.s.iter().zip(&exact.s).all(|(a, b)| (a - b).abs() < 1e-9), "{:?} {:?}", found.s, exact.s);
             assert_eq!(randomized_svd(&w, [rows, cols], &start, 30).unwrap(), found);
         }
+    }
+
+    #[test]
+    fn gram_matrices_are_products_with_the_transpose() {
+        let m = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        same(&gram(&m, [2, 3], Side::Rows), &[14.0, 32.0, 32.0, 77.0]);
+        same(&gram(&m, [2, 3], Side::Columns), &[17.0, 22.0, 27.0, 22.0, 29.0, 36.0, 27.0, 36.0, 45.0]);
     }
 
     #[test]

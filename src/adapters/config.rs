@@ -54,6 +54,19 @@ pub trait Spec {
     /// Ranges and contradictions beyond those of the shared keys; keys are relative to the method's table.
     fn validate(&self, _found: &mut Findings) {}
 
+    /// Whether alpha scales the correction.
+    fn has_alpha(&self) -> bool {
+        true
+    }
+
+    /// The recipe's key for the rank.
+    fn rank_key(&self) -> &'static str {
+        "rank"
+    }
+
+    /// The run will take `steps` optimizer steps: what follows from that, and what does not fit into it.
+    fn plan(&mut self, _steps: usize, _found: &mut Findings) {}
+
     /// Whether the method is defined on an embedding as well as on linear layers.
     fn adapts_embeddings(&self) -> bool {
         true
@@ -62,6 +75,11 @@ pub trait Spec {
     /// Why the method cannot start on a module, if it cannot; keys are relative to the method's table.
     fn refuses(&self, _site: &Selected) -> Option<InputError> {
         None
+    }
+
+    /// The modules with the rank and scale that they have under this method, where those are not LoRA's.
+    fn fit(&self, selected: Vec<Selected>) -> Result<Vec<Selected>, InputError> {
+        Ok(selected)
     }
 
     /// Field and shape of everything that trains in one module.
@@ -79,9 +97,19 @@ pub trait Spec {
         adapted.flat_map(named).collect()
     }
 
+    /// Parameters that train in one module.
+    fn parameters(&self, site: &Selected) -> usize {
+        self.fields(site).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+
     /// Floats per token that one module's correction keeps between forward and backward.
     fn retained(&self, site: &Selected) -> usize {
         site.rank + site.cols
+    }
+
+    /// What is odd about a run of this many optimizer steps, one sentence each.
+    fn warnings(&self, _total_steps: usize) -> Vec<String> {
+        Vec::new()
     }
 
     /// The method under which PEFT opens the trained adapter, and its values. `values` are by path: adapter
@@ -96,6 +124,11 @@ pub trait Spec {
     /// The tensors in PEFT's file that the modules share.
     fn common_parts(&self, _selected: &[Selected]) -> Vec<(Part, Vec<usize>)> {
         Vec::new()
+    }
+
+    /// What the modules share and the file leaves out, because it follows from the configuration; by path.
+    fn derived(&self, _selected: &[Selected]) -> HostTensors {
+        HostTensors::new()
     }
 
     /// How one module's weight changes; asked only of the methods that [`Self::export`] returns.

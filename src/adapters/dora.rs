@@ -26,12 +26,11 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 use lowrank_kernels::LowRankBackend;
 
-use super::lora::{self, Lora};
+use super::lora::{self, Lora, START};
 use super::method::{Method, Start, dropped, field};
 use super::peft::Part;
-use super::{
-    AdapterConfig, Findings, Lengths, LoraInit, ModuleKind, Selected, Shared, Spec, Update, init, method_config,
-};
+use super::stacked::{doubled, stacked};
+use super::{AdapterConfig, Findings, Lengths, LoraInit, ModuleKind, Selected, Shared, Spec, Update, method_config};
 use crate::Result;
 use crate::error::InputError;
 use crate::nn::{Embedding, Linear, Pass, Weight};
@@ -73,8 +72,8 @@ impl Spec for DoraConfig {
         if !self.init.factorises() {
             return Ok((self.clone().into(), values));
         }
-        let plain = Self { init: LoraInit::Default, ..self.clone() }.with(init::doubled(self.shared()));
-        Ok((plain.into(), init::fold_start(values, selected)?))
+        let plain = Self { init: LoraInit::Default, ..self.clone() }.with(doubled(self.shared()));
+        Ok((plain.into(), stacked(values, selected, START, [1.0, -1.0])?))
     }
 
     fn parts(&self, site: &Selected) -> Vec<(Part, Vec<usize>)> {

@@ -25,7 +25,6 @@ use super::{Findings, ModuleKind, Selected, Shared, random};
 use crate::Result;
 use crate::error::InputError;
 use crate::linalg::{Qr, Svd, qr, randomized_svd, svd};
-use crate::tensors::{HostTensor, HostTensors};
 
 /// How A and B start; PEFT's `init_lora_weights`. Written `pissa_niter_16` and so on in recipes and files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,37 +130,6 @@ fn columns(matrix: &[f64], width: usize, factors: &[f64]) -> Vec<f32> {
     matrix.chunks_exact(width).flat_map(row).collect()
 }
 
-/// The trained product less the one it started from as one product of twice the rank, over the untouched base:
-/// A' = [A; A₀], B' = [B, −B₀].
-pub(super) fn fold_start(mut values: HostTensors, selected: &[Selected]) -> Result<HostTensors> {
-    for Selected { path, rank, .. } in selected.iter().filter(|site| site.rank > 0) {
-        let mut part = |field: &str| take(&mut values, path, field);
-        let [mut a, b, a0, b0] = [part("lora_A")?, part("lora_B")?, part("start_A")?, part("start_B")?];
-        a.values.extend(a0.values);
-        a.shape[0] = 2 * rank;
-        let rows = b.values.chunks_exact(*rank).zip(b0.values.chunks_exact(*rank));
-        let beside = rows.flat_map(|(b, b0)| b.iter().copied().chain(b0.iter().map(|v| -v))).collect();
-        let b = HostTensor { shape: vec![b.shape[0], 2 * rank], values: beside };
-        values.extend([(format!("{path}.lora_A"), a), (format!("{path}.lora_B"), b)]);
-    }
-    Ok(values)
-}
-
-fn take(values: &mut HostTensors, path: &str, field: &str) -> Result<HostTensor> {
-    super::method::field(values, path, field)?;
-    Ok(values.shift_remove(&format!("{path}.{field}")).unwrap_or_default())
-}
-
-/// The keys under which a product of twice the rank has the scale it had: alpha / r doubles alpha, alpha / sqrt(r) takes sqrt 2.
-pub(super) fn doubled(mut shared: Shared) -> Shared {
-    let factor = if shared.rslora { std::f64::consts::SQRT_2 } else { 2.0 };
-    shared.rank *= 2;
-    shared.alpha *= factor;
-    shared.rank_pattern.values_mut().for_each(|rank| *rank *= 2);
-    shared.alpha_pattern.values_mut().for_each(|alpha| *alpha *= factor);
-    shared
-}
-
 impl fmt::Display for LoraInit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self, WORDS.iter().find(|(init, ..)| init == self)) {
@@ -227,6 +195,7 @@ mod tests {
     use crate::adapters::{AdapterConfig, LoraConfig, Method, Module, Origin, Spec, Targets};
     use crate::nn::{Linear, Pass, Storage, Weight};
     use crate::recipe::BaseDtype;
+    use crate::tensors::HostTensors;
 
     /// Name, rank and scale of the reference layers.
     const LAYERS: [(&str, usize, f64); 2] = [("a", 4, 2.0), ("b", 3, 5.0 / 3.0)];
@@ -369,27 +338,5 @@ mod tests {
         let mut ours = to_file(values, &saved_as, &modules).unwrap();
         ours.sort_keys();
         assert_eq!(ours, file("pissa_converted_lora"));
-    }
-
-    #[test]
-    fn twice_the_rank_keeps_every_scale() {
-        let modules = Module::list(&tiny::llama());
-        for rslora in [false, true] {
-            let config = LoraConfig {
-                rank: 6,
-                alpha: 5.0,
-                rslora,
-                rank_pattern: [("q_proj".to_string(), 3)].into(),
-                alpha_pattern: [("v_proj".to_string(), 7.0)].into(),
-                ..LoraConfig::default()
-            };
-            let before = AdapterConfig::from(config.clone()).select(&modules, Origin::Recipe).unwrap();
-            let doubled = LoraConfig::default().with(doubled(config.shared()));
-            let after = AdapterConfig::from(doubled).select(&modules, Origin::Recipe).unwrap();
-            for (before, after) in before.iter().zip(&after) {
-                assert_eq!(after.rank, 2 * before.rank);
-                assert!((after.scaling - before.scaling).abs() < 1e-12, "{}", before.path);
-            }
-        }
     }
 }

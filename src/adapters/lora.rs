@@ -26,6 +26,7 @@ use lowrank_kernels::{LowRank, LowRankBackend, low_rank, path_hash};
 
 use super::method::{Method, Start, dropped, field};
 use super::peft::Part;
+use super::stacked::{doubled, stacked};
 use super::{AdapterConfig, Findings, LoraInit, ModuleKind, Selected, Shared, Spec, Update, init, method_config};
 use crate::Result;
 use crate::error::InputError;
@@ -38,6 +39,9 @@ method_config! {
         pub init: LoraInit = LoraInit::Default,
     }
 }
+
+/// The fields that hold A₀ and B₀.
+pub(super) const START: [&str; 2] = ["start_A", "start_B"];
 
 impl Spec for LoraConfig {
     fn shared(&self) -> Shared {
@@ -57,8 +61,8 @@ impl Spec for LoraConfig {
         if !self.init.factorises() {
             return Ok((self.clone().into(), values));
         }
-        let plain = Self { init: LoraInit::Default, ..self.clone() }.with(init::doubled(self.shared()));
-        Ok((plain.into(), init::fold_start(values, selected)?))
+        let plain = Self { init: LoraInit::Default, ..self.clone() }.with(doubled(self.shared()));
+        Ok((plain.into(), stacked(values, selected, START, [1.0, -1.0])?))
     }
 }
 

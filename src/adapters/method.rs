@@ -51,10 +51,8 @@ pub enum Moment {
 
 /// What a method may do across layers around an optimizer step. All tensors are flat, on the backend under autodiff, by path.
 pub trait Rule<B: Backend> {
-    /// Changes the gathered gradients before their norm is taken: a regulariser adds its own here. Returns its loss.
-    fn regularise(&mut self, _params: &IndexMap<String, Tensor<B, 1>>, _grads: &mut GradMap<B>) -> f64 {
-        0.0
-    }
+    /// Changes the gathered gradients before their norm is taken: a regulariser adds its own here, once a step.
+    fn regularise(&mut self, _params: &IndexMap<String, Tensor<B, 1>>, _grads: &mut GradMap<B>) {}
 
     /// The gradient that the optimizer is to see in place of `grad` (clipped already).
     fn direct(&self, _path: &str, grad: Tensor<B, 1>) -> Tensor<B, 1> {

@@ -3,7 +3,9 @@
 //! A method is a file and one line of the table in `table.rs`, which makes the module enum, the recipe's enum
 //! and the listings.
 
+pub mod adalora;
 mod config;
+pub mod delta_lora;
 pub mod dora;
 #[cfg(test)]
 mod fixtures;
@@ -15,13 +17,17 @@ mod method;
 mod modules;
 pub mod peft;
 pub mod random;
+mod stacked;
 mod table;
 mod targets;
 mod trainable;
+pub mod vera;
 
 pub use crate::recipe::Findings;
+pub use adalora::AdaLoraConfig;
 pub(crate) use config::method_config;
 pub use config::{BiasMode, FullConfig, Lengths, NoneConfig, Shared, Spec, Targets, Update};
+pub use delta_lora::DeltaLoraConfig;
 pub use dora::DoraConfig;
 pub use init::LoraInit;
 pub use inject::{Injection, inject};
@@ -31,3 +37,4 @@ pub use modules::*;
 pub use table::*;
 pub use targets::*;
 pub use trainable::{compact, trainable};
+pub use vera::VeraConfig;

@@ -1,5 +1,8 @@
 //! The table of methods: one line each, from which everything that lists them is made.
 
+// A layer has one adapter and a recipe one configuration: nothing is gained by boxing.
+#![allow(clippy::large_enum_variant)]
+
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
@@ -8,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{FullConfig, NoneConfig, Selected, Spec, dora, lora};
+use super::{Findings, FullConfig, NoneConfig, Selected, Spec, adalora, delta_lora, dora, lora, vera};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -103,6 +106,14 @@ macro_rules! adapters {
                 }
             }
 
+            /// The run will take `steps` optimizer steps; see [`Spec::plan`].
+            pub fn plan(&mut self, steps: usize, found: &mut Findings) {
+                match self {
+                    $(Self::$variant(config) => Spec::plan(config, steps, found),)*
+                    Self::Full(_) | Self::None(_) => {}
+                }
+            }
+
             /// The recipe's name of the method.
             pub fn name(&self) -> &'static str {
                 match self {
@@ -139,5 +150,26 @@ adapters! {
         trains: "A [r, in], B [out, r], m [out]",
         parameters: "r (in + out) + out",
         paper: "Liu et al. 2024, arXiv 2402.09353",
+    }
+    vera::Vera(VeraConfig) as "vera" {
+        summary: "Vector-based random matrix adaptation",
+        equation: "y = W x + b * (B (d * (A x)))",
+        trains: "b [out], d [r]; A and B are random, frozen and shared",
+        parameters: "out + r",
+        paper: "Kopiczko et al. 2023, arXiv 2310.11454",
+    }
+    delta_lora::DeltaLora(DeltaLoraConfig) as "delta_lora" {
+        summary: "LoRA whose frozen weight moves along with the product",
+        equation: "y = W x + s B A x + λ s (B A - B_K A_K) x",
+        trains: "A [r, in], B [out, r]",
+        parameters: "r (in + out)",
+        paper: "Zi et al. 2023, arXiv 2309.02411",
+    }
+    adalora::AdaLora(AdaLoraConfig) as "adalora" {
+        summary: "Adaptive low-rank adaptation: a budget of ranks moves to where they matter",
+        equation: "y = W x + s B (E * A x)",
+        trains: "A [r, in], E [r], B [out, r]; fewer rows as the budget shrinks",
+        parameters: "r (in + out + 1)",
+        paper: "Zhang et al. 2023, arXiv 2303.10512",
     }
 }

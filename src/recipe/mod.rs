@@ -20,4 +20,4 @@ pub use resolve::{Resolved, load, parse};
 pub use schema::{keys, schema, schema_of};
 pub use shipped::Shipped;
 pub use suggest::nearest;
-pub use validate::Findings;
+pub use validate::{Findings, plan as plan_adapter};

@@ -143,8 +143,8 @@ fn two_adapters_contradict_each_other() {
 #[test]
 fn what_a_later_version_may_have_is_not_called_a_typo() {
     for set in [
-        "adapter.vera.rank=4",
-        "adapter=adalora",
+        "adapter.lora_fa.rank=4",
+        "adapter=lora_drop",
         "adapter.lora.init=loftq",
         "base.quant.nf4.block=64",
         "optim.offload=host",
@@ -186,6 +186,12 @@ fn values_that_cannot_be_meant_are_refused() {
         "adapter.lora.alpha_pattern.q_proj=inf",
         "adapter.lora.bias=some",
         "adapter.lora={ rank = 3, init = \"orthogonal\" }",
+        "adapter.vera.rank=0",
+        "adapter.vera.alpha=16",
+        "adapter.vera.d_initial=0",
+        "adapter.vera.d_initial=1e-50",
+        "adapter.vera.projection_prng_key=-1",
+        "adapter.vera.projection_prng_key=4294967296",
         "data.train=rows.xml",
         "data.train=synthetic:meun",
         "data.eval={ fraction = 1.0 }",
@@ -248,6 +254,40 @@ fn a_start_that_is_none_is_answered_with_those_that_are() {
 }
 
 #[test]
+fn a_rank_budget_must_fit_the_run() {
+    let text = GOOD.replace("lora]\nrank = 4", "adalora]\ninit_rank = 6\ntarget_rank = 3");
+    let with = |sets: &[&str]| problems_or(&text, &[&["train.max_steps=20"], sets].concat());
+    assert!(with(&["adapter.adalora.warmup_steps=9", "adapter.adalora.final_steps=10"]).is_ok());
+    for (set, key) in [
+        ("init_rank=0", "init_rank"),
+        ("target_rank=0", "target_rank"),
+        ("target_rank=7", "target_rank"),
+        ("alpha=0", "alpha"),
+        ("interval=0", "interval"),
+        ("beta1=1.0", "beta1"),
+        ("beta2=-0.1", "beta2"),
+        ("orth_weight=-1", "orth_weight"),
+        ("warmup_steps=20", "warmup_steps"),
+        ("final_steps=20", "warmup_steps"),
+        ("rank=4", "rank"),
+        ("rslora=true", "rslora"),
+        ("init=pissa", "init"),
+        ("rank_pattern.q_proj=4", "rank_pattern"),
+        ("outcome={}", "outcome"),
+    ] {
+        let errors = with(&[&format!("adapter.adalora.{set}")]).unwrap_err();
+        assert!(errors.iter().any(|error| error.to_string().contains(key)), "{set}: {errors:#?}");
+    }
+    let both = problems(&format!("{text}[adapter.dora]\n"), &[]);
+    assert!(both[0].to_string().contains("dora"), "{both:#?}");
+    // Without `max_steps` the length of the run is known only once the data is.
+    let Ok(mut recipe) = problems_or(&text, &["adapter.adalora.warmup_steps=9"]) else { panic!("a good recipe") };
+    assert!(plan_adapter(&mut recipe.adapter, 10).is_ok());
+    let error = plan_adapter(&mut recipe.adapter, 9).unwrap_err().to_string();
+    assert!(error.contains("adapter.adalora.warmup_steps") && error.contains("9 steps"), "{error}");
+}
+
+#[test]
 fn files_that_are_no_recipe_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| {
@@ -298,4 +338,20 @@ fn shipped_recipes_are_found_by_name() {
     assert_eq!(shipped.summary("tiny/lora"), "A first run.");
     let error = shipped.load("tiny/lroa", &[]).unwrap_err().to_string();
     assert!(error.contains("did you mean `tiny/lora`?"), "{error}");
+}
+
+#[test]
+fn delta_lora_takes_no_dropout_and_no_negative_lambda() {
+    for (set, says) in [
+        ("adapter.delta_lora.dropout=0.1", "not the gradient of W"),
+        ("adapter.delta_lora.lambda=-1", "`adapter.delta_lora.lambda` is out of range"),
+        ("adapter.delta_lora.lambda=nan", "`adapter.delta_lora.lambda` is out of range"),
+        ("adapter.delta_lora.lambda=1e300", "`adapter.delta_lora.lambda` is out of range"),
+        ("adapter.delta_lora.start_step=-1", "start_step"),
+        ("adapter.delta_lora.rank=40000", "twice its rank"),
+    ] {
+        assert!(refused(set).contains(says), "{}", refused(set));
+    }
+    let AdapterConfig::DeltaLora(delta) = good(&["adapter.delta_lora={}"]).adapter else { panic!() };
+    assert_eq!((delta.rank, delta.lambda, delta.start_step), (8, 2.0, 500));
 }

@@ -5,6 +5,7 @@ use super::tree::{Part, child};
 use super::{EvalData, Format, Recipe, Schedule};
 use crate::adapters::{AdapterConfig, Shared, Spec, Targets};
 use crate::error::InputError;
+use crate::{Error, Result};
 
 /// Above this a size is a slip of the finger, and products of sizes could overflow.
 const LARGEST: usize = 1 << 20;
@@ -16,7 +17,7 @@ pub(super) fn check(recipe: &Recipe) -> Vec<Problem> {
     if recipe.version != 1 {
         found.push("version", InputError::new("this version reads recipes of format 1").found(recipe.version));
     }
-    adapter(&recipe.adapter, &mut found);
+    adapter(&recipe.adapter, recipe.train.max_steps, &mut found);
     data(recipe, &mut found);
     optim(recipe, &mut found);
     train(recipe, &mut found);
@@ -79,20 +80,36 @@ impl Findings {
     }
 }
 
-fn adapter(adapter: &AdapterConfig, found: &mut Findings) {
+fn adapter(adapter: &AdapterConfig, steps: Option<usize>, found: &mut Findings) {
     if let Some(spec) = adapter.spec() {
         found.table = format!("adapter.{}", adapter.name());
         shared(spec, found);
         spec.validate(found);
+        if let Some(steps) = steps {
+            adapter.clone().plan(steps, found);
+        }
         found.table.clear();
     }
+}
+
+/// Lets the adapter plan for a run of `steps` optimizer steps.
+///
+/// # Errors
+/// Input errors naming the keys that do not fit into so many steps.
+pub fn plan(adapter: &mut AdapterConfig, steps: usize) -> Result<()> {
+    let mut found = Findings { table: format!("adapter.{}", adapter.name()), ..Findings::default() };
+    adapter.plan(steps, &mut found);
+    let problems: Vec<_> = found.found.into_iter().map(|problem| problem.error.key(problem.path)).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Error::Inputs(problems)) }
 }
 
 fn shared(spec: &dyn Spec, found: &mut Findings) {
     let shared = spec.shared();
     let above_zero = |value: f64| value > 0.0;
-    found.size("rank", shared.rank, 1);
-    found.number("alpha", shared.alpha, above_zero, "a number above 0");
+    found.size(spec.rank_key(), shared.rank, 1);
+    if spec.has_alpha() {
+        found.number("alpha", shared.alpha, above_zero, "a number above 0");
+    }
     found.number("dropout", shared.dropout, |p| (0.0..1.0).contains(&p), "0 or more, below 1");
     for (pattern, &rank) in &shared.rank_pattern {
         found.size(&child("rank_pattern", pattern), rank, 1);

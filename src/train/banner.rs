@@ -43,13 +43,15 @@ impl Job {
     }
 
     fn adapter_line(&self) -> String {
-        let Some(lora) = self.recipe.adapter.shared() else { return self.recipe.adapter.name().to_string() };
+        let Some(spec) = self.recipe.adapter.spec() else { return self.recipe.adapter.name().to_string() };
+        let shared = spec.shared();
         let mut kinds: Vec<&str> = self.selected.iter().filter_map(|s| s.path.rsplit('.').next()).collect();
         kinds.sort_unstable();
         kinds.dedup();
         let modules = self.selected.len();
         let name = self.recipe.adapter.name();
-        format!("{name} · rank {} · alpha {} · {modules} modules ({})", lora.rank, lora.alpha, kinds.join(" "))
+        let alpha = if spec.has_alpha() { format!(" · alpha {}", shared.alpha) } else { String::new() };
+        format!("{name} · rank {}{alpha} · {modules} modules ({})", shared.rank, kinds.join(" "))
     }
 
     fn data_line(&self) -> String {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 
 use super::artifact::model_values;
+use super::run::active_ranks;
 use super::save::split;
 use super::{Job, Options, Run};
 use crate::adapters::{AdapterConfig, Origin};
@@ -118,7 +119,8 @@ impl Job {
             total_steps: self.steps,
             ..TrainState::default()
         };
-        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0 })
+        let ranks = active_ranks(learner.as_ref());
+        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0, ranks })
     }
 
     fn hashes(&self) -> Result<Hashes> {
@@ -144,9 +146,11 @@ impl Job {
             counted.chain(report.warnings.iter().map(|w| warning(&w.code, &w.text, w.count))).collect::<Vec<_>>()
         };
         let eval = self.splits.eval.as_ref().map(|eval| of("evaluation", &eval.report));
+        let eval = eval.into_iter().flatten();
+        let of_method = self.recipe.adapter.spec().map(|spec| spec.warnings(self.steps)).unwrap_or_default();
+        let of_method = of_method.iter().map(|text| warning("adapter", text, 1));
         let mut counts: IndexMap<_, usize> = IndexMap::new();
-        for (warning, count) in of("training", &self.splits.train.report).into_iter().chain(eval.into_iter().flatten())
-        {
+        for (warning, count) in of_method.chain(of("training", &self.splits.train.report)).chain(eval) {
             *counts.entry(warning).or_default() += count;
         }
         counts.into_iter().map(|((code, text), count)| Event::Warning { code, text, count }).collect()

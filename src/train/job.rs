@@ -8,7 +8,7 @@ use crate::adapters::{AdapterConfig, Module, Origin, Selected, saved};
 use crate::data::{self, Splits};
 use crate::events::Memory;
 use crate::models::{self, Opened};
-use crate::recipe::{Recipe, Resolved};
+use crate::recipe::{Recipe, Resolved, plan_adapter};
 use crate::runtime::{DeviceInfo, Runtime};
 use crate::{Error, Result};
 
@@ -53,7 +53,7 @@ impl Job {
     /// Opens model and data and checks that they fit the recipe. Writes nothing.
     pub fn prepare(resolved: &Resolved, target: &Target) -> Result<Self> {
         // What is written beside the results must mean the same from wherever it is read again.
-        let recipe = resolved.anchored();
+        let mut recipe = resolved.anchored();
         let opened = models::open(&recipe.model.path, &resolved.root)?;
         let splits = data::load(&recipe.data, &opened.tokenizer, &resolved.root)?;
         let modules = Module::list(&opened.config);
@@ -69,6 +69,7 @@ impl Job {
                 .into());
         }
         let steps = steps(&recipe, splits.train.sequences.len());
+        plan_adapter(&mut recipe.adapter, steps)?;
         let (trainable, total) = estimate::parameters(&opened.config, &recipe.adapter, &selected);
         let memory = estimate::estimate(&opened.config, &recipe, &splits, trainable);
         let (name, overrides) = (resolved.name.clone(), resolved.overrides);

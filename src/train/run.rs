@@ -22,6 +22,8 @@ pub struct Run<'a> {
     pub(super) state: TrainState,
     /// Step this process started from.
     pub(super) resumed_from: usize,
+    /// Active rank of each module, of a method that changes them, as last reported.
+    pub(super) ranks: Vec<usize>,
 }
 
 /// How a run ended.
@@ -167,14 +169,27 @@ impl Run<'_> {
             mem_bytes: resident_bytes(),
             peak_mem_bytes: peak_bytes(),
         }));
-        if let Some(ranks) = self.learner.ranks() {
-            bus.emit(ranks);
-        }
+        self.report_changed_ranks(bus);
         if self.state.skipped_in_a_row > self.job.recipe.train.max_skipped {
             let what = format!("loss or gradient was not finite {} steps in a row", self.state.skipped_in_a_row);
             return Err(Error::Diverged { step: self.state.step, what });
         }
         Ok(())
+    }
+
+    /// Tells of the ranks if an allocation has changed any.
+    pub(super) fn report_changed_ranks(&mut self, bus: &Bus) {
+        if active_ranks(self.learner.as_ref()) != self.ranks {
+            self.report_ranks(bus);
+        }
+    }
+
+    fn report_ranks(&mut self, bus: &Bus) {
+        // The learner counts the steps it took, the run also those that were skipped.
+        if let Some(Event::Ranks { budget, modules, .. }) = self.learner.ranks() {
+            self.ranks = modules.iter().map(|module| module.active).collect();
+            bus.emit(Event::Ranks { step: self.state.step, budget, modules });
+        }
     }
 
     /// Gathers the gradients of one optimizer step; the loss is the mean over all its trained tokens.
@@ -208,6 +223,7 @@ impl Run<'_> {
         bus.emit(Event::Eval(eval.clone()));
         samples.into_iter().for_each(|sample| bus.emit(sample));
         self.state.evaluated = Some(self.state.step);
+        self.report_ranks(bus);
         if self.state.step > 0 && !self.learner.adapted().is_empty() {
             bus.emit(self.norms()?);
         }
@@ -243,6 +259,14 @@ impl Job {
             generate: self.recipe.train.eval_generate,
             stop: &self.splits.stop,
         }
+    }
+}
+
+/// Active rank of each module; none where the method does not change ranks.
+pub(super) fn active_ranks(learner: &dyn Learner) -> Vec<usize> {
+    match learner.ranks() {
+        Some(Event::Ranks { modules, .. }) => modules.iter().map(|module| module.active).collect(),
+        _ => Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::adapters::{Module, Origin, Update};
 use crate::checkpoint::{Checkpoint, rotate};
 use crate::data::{Sequence, collate};
 use crate::events::{Bus, Event, ModuleNorm, Status, Verify};
+use crate::linalg::{self, Side};
 use crate::tensors::{HostTensors, check_finite};
 use crate::{Error, Result};
 
@@ -45,6 +46,7 @@ impl Run<'_> {
     /// Writes the last checkpoint and `final/`, reads that back and compares its logits with the trained model's.
     pub(super) fn finish(&mut self, bus: &Bus) -> Result<Option<Verify>> {
         self.learner.finish();
+        self.report_changed_ranks(bus);
         let files = self.files()?;
         if files.is_empty() {
             return Ok(None);
@@ -72,9 +74,10 @@ impl Run<'_> {
     pub(super) fn norms(&self) -> Result<Event> {
         let mut norms = Vec::new();
         if let Some(spec) = self.job.recipe.adapter.spec() {
-            let (saved_as, values) = spec.export(self.learner.export(), &self.job.selected)?;
+            let (saved_as, mut values) = spec.export(self.learner.export(), &self.job.selected)?;
             let sites = saved_as.select(&Module::list(&self.job.opened.config), Origin::AdapterFile)?;
             let spec = saved_as.spec().unwrap_or(spec);
+            values.extend(spec.derived(&sites));
             for site in sites.iter().filter(|site| site.rank > 0) {
                 let update_norm = update_norm(&spec.update(site, &values)?);
                 norms.push(ModuleNorm { name: site.path.clone(), update_norm });
@@ -105,13 +108,10 @@ fn start(sequence: &Sequence) -> Sequence {
 /// Frobenius norm of `scaling · left · right` from the two r × r Gram matrices: ‖BA‖² = Σ (AAᵀ ⊙ BᵀB).
 fn update_norm(update: &Update) -> f64 {
     let (r, cols) = (update.rank, update.cols);
-    let row = |i: usize| &update.right[i * cols..(i + 1) * cols];
-    let gram = |i: usize, j: usize| -> f64 {
-        let right: f64 = row(i).iter().zip(row(j)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
-        let left: f64 = update.left.chunks_exact(r).map(|row| f64::from(row[i]) * f64::from(row[j])).sum();
-        left * right
-    };
-    let square = (0..r).flat_map(|i| (0..r).map(move |j| (i, j))).map(|(i, j)| gram(i, j)).sum::<f64>();
+    let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
+    let right = linalg::gram(&wide(&update.right), [r, cols], Side::Rows);
+    let left = linalg::gram(&wide(&update.left), [update.left.len() / r, r], Side::Columns);
+    let square: f64 = left.iter().zip(&right).map(|(left, right)| left * right).sum();
     square.max(0.0).sqrt() * f64::from(update.scaling.abs())
 }
 

@@ -1,7 +1,9 @@
 //! Tests that every backend passes: they speak to a `Runtime` and compare with numbers from PEFT.
 
+pub mod adalora;
 mod cases;
 pub mod conformance;
+pub mod delta_lora;
 pub mod golden;
 pub mod parity;
 pub mod training;
@@ -13,10 +15,15 @@ macro_rules! on {
             conformance: every_method_has_every_property;
             parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
                 first_gradients, bf16_base_is_close;
+            adalora: ranks_settle_and_stay, a_run_broken_while_pruning_ends_with_the_same_ranks,
+                importances_are_taken_once_a_step, the_saved_adapter_computes_the_same;
             training: twenty_steps_equal_peft, pissa_equals_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
+                random_projections_are_shared_and_stay,
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,
                 accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip,
-                the_trainable_set_is_known_beforehand, norms_train_whole);
+                the_trainable_set_is_known_beforehand, norms_train_whole;
+            delta_lora: resumes_to_the_bit, micro_batches_are_one_step, only_optimizer_steps_count,
+                is_read_back_as_lora, the_shared_base_stays);
     };
     (@tests $runtime:expr; $($module:ident: $($name:ident),*);*) => {
         $(mod $module {

@@ -3,7 +3,7 @@
 use lowrank::adapters::merge::{OutDtype, merge};
 use lowrank::adapters::peft::{self, PeftConfig};
 use lowrank::adapters::{
-    AdapterConfig, BiasMode, DoraConfig, LoraConfig, LoraInit, Module, Origin, Spec, Targets, trainable,
+    AdapterConfig, BiasMode, DoraConfig, LoraConfig, LoraInit, Module, Origin, Spec, Targets, VeraConfig, trainable,
 };
 use lowrank::data::Batch;
 use lowrank::models;
@@ -23,8 +23,8 @@ fn saved(runtime: &dyn Runtime, model: &str, adapter: &str) -> Box<dyn Learner> 
     attach_saved(base.as_ref(), &opened.config, &e2e(model).join("adapters").join(adapter)).unwrap().0
 }
 
-fn fresh(runtime: &dyn Runtime, config: LoraConfig) -> Box<dyn Learner> {
-    attach(load(runtime, &open("llama"), BaseDtype::F32).as_ref(), &AdapterConfig::Lora(config), 3)
+fn fresh(runtime: &dyn Runtime, config: impl Into<AdapterConfig>) -> Box<dyn Learner> {
+    attach(load(runtime, &open("llama"), BaseDtype::F32).as_ref(), &config.into(), 3)
 }
 
 /// Mean loss of one batch, its gradients gathered.
@@ -39,6 +39,8 @@ pub fn twenty_steps_equal_peft(runtime: &dyn Runtime) {
         ("llama", "lora_rslora_pattern"),
         ("llama", "lora_embed_mts"),
         ("llama", "dora"),
+        ("llama", "vera"),
+        ("llama", "vera_noproj"),
         ("qwen2", "lora"),
     ] {
         let trace: serde_json::Value =
@@ -107,7 +109,7 @@ pub fn checkpointed_gradients_equal_plain_ones(runtime: &dyn Runtime) {
         assert_eq!(plain.len(), recomputed.len());
         plain.iter().for_each(|(path, gradient)| assert_close(gradient, &recomputed[path], 1e-5, path));
     };
-    for adapter in ["lora", "lora_embed_mts", "dora"] {
+    for adapter in ["lora", "lora_embed_mts", "dora", "vera"] {
         compare(&|| saved(runtime, "llama", adapter), &fixtures("llama").train_batch(0));
     }
     // Every weight, with a head of its own and with a tied one.
@@ -175,6 +177,28 @@ pub fn only_the_adapter_moves(runtime: &dyn Runtime) {
     assert_close(&untouched.logits(&batch).unwrap(), &golden.f32("base.logits"), 1e-4, "base");
 }
 
+/// VeRA: one A and one B under layers of several widths, which training leaves as they are.
+pub fn random_projections_are_shared_and_stay(runtime: &dyn Runtime) {
+    let golden = fixtures("llama");
+    let mut learner = fresh(runtime, VeraConfig { rank: 8, ..VeraConfig::default() });
+    let (before, trainable) = (learner.export(), learner.trainable());
+    let untouched = attach(load(runtime, &open("llama"), BaseDtype::F32).as_ref(), &AdapterConfig::none(), 0);
+    let batch = golden.batch("input_ids", "labels");
+    assert_eq!(learner.logits(&batch).unwrap(), untouched.logits(&batch).unwrap());
+    let outputs: usize = learner.adapted().iter().map(|site| site.rows + 8).sum();
+    assert_eq!(trainable.values().flatten().sum::<usize>(), outputs);
+    let frozen: Vec<_> = before.keys().filter(|path| !trainable.contains_key(*path)).cloned().collect();
+    let first = &learner.adapted()[0].path;
+    assert_eq!(frozen, [format!("{first}.vera_A"), format!("{first}.vera_B")]);
+    for k in 0..3 {
+        backward(learner.as_mut(), &golden.train_batch(k));
+        learner.step(1e-2, 1.0);
+    }
+    for (path, tensor) in learner.export() {
+        assert_eq!(tensor == before[&path], frozen.contains(&path), "{path}");
+    }
+}
+
 pub fn accumulation_equals_one_big_batch(runtime: &dyn Runtime) {
     let golden = fixtures("llama");
     let (a, b) = (golden.train_batch(0), golden.train_batch(1));
@@ -213,7 +237,8 @@ pub fn moments_survive_a_round_trip(runtime: &dyn Runtime) {
     let base = load(runtime, &open("llama"), BaseDtype::F32);
     let pissa = LoraConfig { init: LoraInit::Pissa, ..LoraConfig::default() };
     let dora = DoraConfig { init: LoraInit::Olora, ..DoraConfig::default() };
-    for config in [LoraConfig::default().into(), pissa.into(), DoraConfig::default().into(), dora.into()] {
+    let vera = VeraConfig::default().into();
+    for config in [LoraConfig::default().into(), pissa.into(), DoraConfig::default().into(), dora.into(), vera] {
         let fresh = || attach(base.as_ref(), &config, 3);
         let run = |break_at: Option<usize>| {
             let mut learner = fresh();
@@ -237,16 +262,15 @@ pub fn moments_survive_a_round_trip(runtime: &dyn Runtime) {
 pub fn the_trainable_set_is_known_beforehand(runtime: &dyn Runtime) {
     let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     let lora = |targets: &[&str]| LoraConfig { targets: Targets::Names(names(targets)), ..LoraConfig::default() };
-    let adapters: [AdapterConfig; 7] = [
+    let mut adapters: Vec<AdapterConfig> = vec![
         AdapterConfig::none(),
         AdapterConfig::full(),
-        LoraConfig::default().into(),
-        DoraConfig::default().into(),
         LoraConfig { bias: BiasMode::All, ..lora(&["q_proj", "embed_tokens", "lm_head"]) }.into(),
         LoraConfig { bias: BiasMode::LoraOnly, modules_to_save: names(&["norm", "k_proj"]), ..lora(&["v_proj"]) }
             .into(),
         LoraConfig { modules_to_save: names(&["embed_tokens", "lm_head"]), ..lora(&["down_proj"]) }.into(),
     ];
+    adapters.extend(AdapterConfig::defaults());
     for model in ["llama", "qwen2"] {
         let opened = open(model);
         let base = load(runtime, &opened, BaseDtype::F32);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::{Device, FloatTensor, IntTensor};
-use burn::tensor::{Shape, Tensor, TensorPrimitive};
+use burn::tensor::{Shape, Tensor, TensorMetadata, TensorPrimitive};
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
@@ -28,11 +28,12 @@ impl<B: LowRankBackend> Backward<B, 1> for FrozenMatmul {
     }
 }
 
-/// `down · x` where anything but `down` trains, and x where `down` does.
+/// `down · x` where anything but `down` trains, x where `down` does, and the columns of x.
 #[derive(Clone, Debug)]
 struct Kept<B: LowRankBackend> {
     h: Option<FloatTensor<B>>,
     x: Option<FloatTensor<B>>,
+    cols: usize,
     factors: Factors<B>,
 }
 
@@ -44,10 +45,10 @@ impl<B: LowRankBackend> Backward<B, 5> for LowRankTerm {
 
     fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let Kept { h, x, factors } = ops.state;
+        let Kept { h, x, cols, factors } = ops.state;
         let [px, pdown, pmid, pup, ppost] = ops.parents;
         let wanted = Wanted {
-            x: px.is_some(),
+            x: px.is_some().then_some(cols),
             down: pdown.is_some(),
             mid: pmid.is_some(),
             up: pup.is_some(),
@@ -186,9 +187,10 @@ impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C>
         match LowRankTerm.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let h = (mid_trains || up_trains || post_trains).then(|| h.into_primitive().tensor());
+                let cols = x.primitive.shape()[1];
                 let x = down_trains.then_some(x.primitive);
                 h.iter().chain(&x).for_each(|kept| term::retain::<B>(kept));
-                prep.finish(Kept { h, x, factors }, y)
+                prep.finish(Kept { h, x, cols, factors }, y)
             }
             OpsKind::UnTracked(prep) => prep.finish(y),
         }

@@ -6,12 +6,15 @@
 //!
 //! Between forward and backward only `down · x` (n × r) is kept where `mid`, `up` or `post` trains, and `x` (n × in) where
 //! `down` trains: nothing of a frozen term. What is kept is counted, because burn has no such counter.
+//!
+//! Layers of several widths can share frozen factors: of a `down` wider than `x` the first columns are used, of an `up`
+//! taller than `post` the first rows. They are cut anew in each pass, so that a backend whose slices are copies keeps none.
 
 use std::cell::Cell;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Tensor, TensorPrimitive};
+use burn::tensor::{Tensor, TensorMetadata, TensorPrimitive};
 
 use crate::LowRankBackend;
 
@@ -49,7 +52,8 @@ pub struct TermGrads<B: Backend> {
 /// Which gradients of a term are wanted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wanted {
-    pub x: bool,
+    /// The columns of `x`.
+    pub x: Option<usize>,
     pub down: bool,
     pub mid: bool,
     pub up: bool,
@@ -94,9 +98,17 @@ pub(crate) fn wrap<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Ten
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
+/// The first `n` rows (`dim` 0) or columns (1) of a factor.
+fn first<B: Backend>(factor: &FloatTensor<B>, dim: usize, n: usize) -> Tensor<B, 2> {
+    let factor: Tensor<B, 2> = wrap(factor.clone());
+    if factor.dims()[dim] > n { factor.narrow(dim, 0, n) } else { factor }
+}
+
 /// `down · x`, `[n, r]`.
 pub(crate) fn project<B: Backend>(x: FloatTensor<B>, factors: &Factors<B>) -> Tensor<B, 2> {
-    wrap::<B, 2>(x).matmul(wrap::<B, 2>(factors.down.clone()).transpose())
+    let x: Tensor<B, 2> = wrap(x);
+    let down = first::<B>(&factors.down, 1, x.dims()[1]);
+    x.matmul(down.transpose())
 }
 
 fn scaled_by<B: Backend>(x: Tensor<B, 2>, by: &Option<FloatTensor<B>>) -> Tensor<B, 2> {
@@ -109,7 +121,8 @@ fn scaled_by<B: Backend>(x: Tensor<B, 2>, by: &Option<FloatTensor<B>>) -> Tensor
 /// The rest of the forward from `h = down · x`.
 pub(crate) fn expand<B: Backend>(h: Tensor<B, 2>, factors: &Factors<B>) -> Tensor<B, 2> {
     let m = scaled_by::<B>(h, &factors.mid).mul_scalar(factors.scale);
-    scaled_by::<B>(m.matmul(wrap::<B, 2>(factors.up.clone()).transpose()), &factors.post)
+    let out = factors.post.as_ref().unwrap_or(&factors.up).shape()[0];
+    scaled_by::<B>(m.matmul(first::<B>(&factors.up, 0, out).transpose()), &factors.post)
 }
 
 /// Gradients from `g [n, out]`; `x` is needed for `down`'s alone, `h = down · x` for those of `mid`, `up` and `post`.
@@ -123,19 +136,19 @@ pub(crate) fn gradients<B: Backend>(
     let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
     let summed = |tensor: Tensor<B, 2>| tensor.sum_dim(0).reshape([-1]) as Tensor<B, 1>;
     let g: Tensor<B, 2> = wrap(g);
-    let up: Tensor<B, 2> = wrap(factors.up.clone());
+    let up = first::<B>(&factors.up, 0, g.dims()[1]);
     let m = h.clone().map(|h| scaled_by::<B>(h, &factors.mid).mul_scalar(factors.scale));
     let post = m.clone().filter(|_| wanted.post).map(|m| summed(g.clone() * m.matmul(up.clone().transpose())));
     let g = scaled_by::<B>(g, &factors.post);
     let up_grad = m.filter(|_| wanted.up).map(|m| primitive(g.clone().transpose().matmul(m)));
     let mut grads =
         TermGrads { x: None, down: None, mid: None, up: up_grad, post: post.map(|p| p.into_primitive().tensor()) };
-    if wanted.x || wanted.down || wanted.mid {
+    if wanted.x.is_some() || wanted.down || wanted.mid {
         let gm = g.matmul(up).mul_scalar(factors.scale);
         grads.mid = h.filter(|_| wanted.mid).map(|h| summed(gm.clone() * h).into_primitive().tensor());
         let gh = scaled_by::<B>(gm, &factors.mid);
         grads.down = x.filter(|_| wanted.down).map(|x| primitive(gh.clone().transpose().matmul(wrap(x))));
-        grads.x = wanted.x.then(|| primitive(gh.matmul(wrap(factors.down.clone()))));
+        grads.x = wanted.x.map(|cols| primitive(gh.matmul(first::<B>(&factors.down, 1, cols))));
     }
     grads
 }
@@ -148,7 +161,6 @@ pub fn take_retained_bytes() -> u64 {
 }
 
 pub(crate) fn retain<B: Backend>(tensor: &FloatTensor<B>) {
-    use burn::tensor::TensorMetadata;
     RETAINED.set(RETAINED.get() + 4 * tensor.shape().num_elements() as u64);
 }
 
@@ -211,6 +223,29 @@ mod tests {
                 same(p.grad(&ours), p.grad(&theirs));
             }
         }
+    }
+
+    #[test]
+    fn of_larger_frozen_factors_the_first_rows_and_columns_are_used() {
+        let term = |down, up| LowRank {
+            down,
+            mid: Some(values::<A, 1>([3], 0.3).require_grad()),
+            up,
+            post: Some(values::<A, 1>([6], 0.5).require_grad()),
+            scale: 1.7,
+        };
+        let (down, up) = (values::<A, 2>([3, 9], 0.2), values::<A, 2>([8, 3], 0.4));
+        let (large, cut) = (term(down.clone(), up.clone()), term(down.narrow(1, 0, 4), up.narrow(0, 0, 6)));
+        let x = values::<A, 2>([5, 4], 0.1).require_grad();
+        let vectors = |term: &LowRank<A>| (term.mid.clone().unwrap(), term.post.clone().unwrap());
+        let ((mid, post), (cut_mid, cut_post)) = (vectors(&large), vectors(&cut));
+        let (theirs, ours) = (plain(x.clone(), &cut), low_rank(x.clone(), large));
+        same(Some(ours.clone().inner()), Some(theirs.clone().inner()));
+        let weights = values::<A, 2>([5, 6], 0.9);
+        let (theirs, ours) = ((theirs * weights.clone()).sum().backward(), (ours * weights).sum().backward());
+        same(x.grad(&ours), x.grad(&theirs));
+        same(mid.grad(&ours), cut_mid.grad(&theirs));
+        same(post.grad(&ours), cut_post.grad(&theirs));
     }
 
     #[test]

@@ -101,8 +101,8 @@ impl<'a> Planner<'a, '_> {
         };
         let replacement = parts.iter().find_map(|part| self.take(path, *part));
         let values = replacement.map_or_else(|| Values::Base(source.to_string()), Values::Adapter);
-        let adapter = self.adapted.iter().find(|site| site.path == path && site.rank > 0 && name.ends_with(".weight"));
-        let update = adapter.map(|adapter| self.update(adapter)).transpose()?;
+        let adapter = self.adapted.iter().find(|site| site.path == path && name.ends_with(".weight"));
+        let update = adapter.map(|adapter| self.update(adapter)).transpose()?.filter(|update| update.rank > 0);
         let rows_and_cols = adapter.map(|adapter| vec![adapter.rows, adapter.cols]);
         let expected =
             replacement.map(|tensor| tensor.shape.clone()).or(rows_and_cols).unwrap_or_else(|| shape.clone());
@@ -122,7 +122,7 @@ impl<'a> Planner<'a, '_> {
     }
 
     fn take_common(&mut self) -> Result<()> {
-        let mut values = HostTensors::new();
+        let mut values = self.spec.derived(self.adapted);
         for (part, _) in self.spec.common_parts(self.adapted) {
             self.put(Slot::common(part), &mut values)?;
         }

@@ -5,7 +5,7 @@ use safetensors::SafeTensors;
 use super::*;
 use crate::adapters::modules::tiny;
 use crate::adapters::peft::{self, Part, Slot};
-use crate::adapters::{AdapterConfig, DoraConfig, LoraConfig, Targets};
+use crate::adapters::{AdaLoraConfig, AdapterConfig, DoraConfig, LoraConfig, Targets, VeraConfig};
 use crate::tensors::{HostTensor, HostTensors};
 
 /// Weights in memory.
@@ -116,6 +116,28 @@ fn linear_layers_merge_as_in_peft() {
     }
 }
 
+/// With projections from the file, and with those that its key stands for.
+#[test]
+fn vera_merges_as_in_peft() {
+    for name in ["linear_a_vera", "linear_b_vera"] {
+        let golden = golden(&format!("{name}.safetensors"));
+        let weight = golden("weight");
+        let config = with_q(weight.shape[0], weight.shape[1]);
+        for save_projection in [true, false] {
+            let own = [(Part::LambdaB, "vera_lambda_b"), (Part::LambdaD, "vera_lambda_d")];
+            let own = own.map(|(part, name)| (Slot::new(Q, part), golden(name)));
+            let common = [(Part::ProjectionA, "vera_A"), (Part::ProjectionB, "vera_B")];
+            let common = common.map(|(part, name)| (Slot::common(part), golden(name)));
+            let tensors = own.into_iter().chain(common.into_iter().filter(|_| save_projection));
+            let targets = Targets::Names(vec!["q_proj".into()]);
+            let vera = VeraConfig { rank: 6, targets, save_projection, ..VeraConfig::default() };
+            let base = [(format!("{Q}.weight"), weight.clone())].into();
+            let (_, merged) = run(base, &config, &adapter(vera, tensors), OutDtype::F32).unwrap();
+            assert_close(&merged[&format!("{Q}.weight")], &golden("merged_weight"), 1e-6);
+        }
+    }
+}
+
 #[test]
 fn magnitudes_merge_as_in_peft() {
     let dora = |rank, alpha, rslora, target| DoraConfig::default().with(lora(rank, alpha, rslora, &[target]).shared());
@@ -148,6 +170,29 @@ fn a_row_of_zeros_merges_to_zeros() {
     let update = Update { rank: 1, cols: 2, left: vec![0.0; 2], right: vec![0.0; 2], scaling: 1.0, magnitude: None };
     apply(&Update { magnitude: Some(Lengths::Rows(vec![1.0, 10.0])), ..update }, &mut values);
     assert_eq!(values, [0.0, 0.0, 6.0, 8.0]);
+}
+
+#[test]
+fn adalora_merges_as_in_peft_and_changes_nothing_at_rank_0() {
+    for (name, init_rank, alpha) in [("linear_a_adalora", 4, 8.0), ("linear_b_adalora", 3, 5.0)] {
+        let golden = golden(&format!("{name}.safetensors"));
+        let weight = golden("weight");
+        let [out, cols] = [weight.shape[0], weight.shape[1]];
+        let config = AdaLoraConfig { init_rank, alpha, ..AdaLoraConfig::default() };
+        let config = config.with(lora(1, 1.0, false, &["q_proj"]).shared());
+        let parts = [(Part::AdaA, "lora_A"), (Part::AdaE, "lora_E"), (Part::AdaB, "lora_B")];
+        let whole = adapter(config.clone(), parts.map(|(part, name)| (Slot::new(Q, part), golden(name))));
+        let base: HostTensors = [(format!("{Q}.weight"), weight.clone())].into();
+        let (_, merged) = run(base.clone(), &with_q(out, cols), &whole, OutDtype::F32).unwrap();
+        assert_close(&merged[&format!("{Q}.weight")], &golden("merged_weight"), 1e-6);
+        let mut config = config;
+        config.outcome.rank_pattern = [(format!("{Q}.lora_E"), vec![false; init_rank])].into();
+        let shapes = [(Part::AdaA, [0, cols]), (Part::AdaE, [0, 1]), (Part::AdaB, [out, 0])];
+        let empty = |shape: [usize; 2]| HostTensor { shape: shape.into(), values: Vec::new() };
+        let none = adapter(config, shapes.map(|(part, shape)| (Slot::new(Q, part), empty(shape))));
+        let (report, merged) = run(base, &with_q(out, cols), &none, OutDtype::F32).unwrap();
+        assert_eq!((report.changed, &merged[&format!("{Q}.weight")]), (0, &weight));
+    }
 }
 
 #[test]

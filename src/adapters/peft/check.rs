@@ -36,6 +36,12 @@ pub(super) fn tensors(tensors: &AdapterTensors, config: &AdapterConfig, modules:
     expected.extend(saved.iter().map(|module| Slot::new(&module.path, Part::Weight).key()));
     let missing: Vec<_> = expected.iter().filter(|name| !tensors.contains_key(*name)).collect();
     let mut problems = Vec::new();
+    let (common, foreign): (Vec<_>, Vec<_>) = foreign.into_iter().partition(|name| is_common(name));
+    if !common.is_empty() {
+        let what = "the file has tensors that all modules share, and its configuration does not announce them";
+        let hint = "`save_projection` announces VeRA's projections; without it they are drawn from the key";
+        problems.push(InputError::new(what).found(list(&common)).hint(hint));
+    }
     if !foreign.is_empty() {
         let what = format!("{} tensors belong to no module that the adapter adapts in this model", foreign.len());
         problems.push(InputError::new(what).found(list(&foreign)));
@@ -46,6 +52,10 @@ pub(super) fn tensors(tensors: &AdapterTensors, config: &AdapterConfig, modules:
     if problems.is_empty() { Ok(()) } else { Err(Error::Inputs(problems)) }
 }
 
+fn is_common(name: &str) -> bool {
+    Slot::parse(name).is_some_and(|slot| slot.part.is_common())
+}
+
 /// Names and shapes of the tensors of the method itself.
 fn adapter_tensors(config: &AdapterConfig, adapted: &[Selected]) -> Vec<(String, Vec<usize>)> {
     let Some(spec) = config.spec() else { return Vec::new() };
@@ -54,7 +64,7 @@ fn adapter_tensors(config: &AdapterConfig, adapted: &[Selected]) -> Vec<(String,
         let path = site.path.clone();
         spec.parts(site).into_iter().map(move |(part, shape)| (Slot::new(&path, part).key(), shape))
     };
-    common.chain(adapted.iter().filter(|site| site.rank > 0).flat_map(own)).collect()
+    common.chain(adapted.iter().flat_map(own)).collect()
 }
 
 /// The shape that a tensor of the base must have, or `None` if the configuration has no place for it.

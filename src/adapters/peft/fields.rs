@@ -36,8 +36,7 @@ impl Fields {
     }
 
     pub fn boolean(&mut self, key: &str) -> Field<bool> {
-        let wrong = |value: Value| unexpected(key, &value, "true or false");
-        self.take(key).map_or(Ok(false), |value| value.as_bool().ok_or_else(|| wrong(value)))
+        self.take(key).map_or(Ok(false), |value| boolean(key, value))
     }
 
     pub fn string(&mut self, key: &str) -> Field<Option<String>> {
@@ -88,6 +87,10 @@ impl Fields {
     }
 }
 
+pub(super) fn boolean(key: &str, value: Value) -> Field<bool> {
+    value.as_bool().ok_or_else(|| unexpected(key, &value, "true or false"))
+}
+
 pub(super) fn string(key: &str, value: Value) -> Field<String> {
     match value {
         Value::String(text) => Ok(text),
@@ -116,7 +119,7 @@ pub(super) fn is_active(value: &Value) -> bool {
     }
 }
 
-fn unexpected(key: &str, value: &Value, expected: &str) -> InputError {
+pub(super) fn unexpected(key: &str, value: &Value, expected: &str) -> InputError {
     InputError::new("wrong kind of value").key(key).found(brief(value)).expected(expected)
 }
 

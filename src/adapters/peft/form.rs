@@ -2,9 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
+use super::adalora;
 use super::fields::{self, Fields, brief, printable};
 use crate::adapters::{
-    AdapterConfig, BiasMode, DoraConfig, LoraConfig, LoraInit, MAX_RANK, Module, Shared, Targets, linear_paths,
+    AdapterConfig, BiasMode, DoraConfig, LoraConfig, LoraInit, MAX_RANK, Module, Shared, Targets, VeraConfig,
+    linear_paths,
 };
 use crate::error::InputError;
 
@@ -20,7 +22,11 @@ pub(super) struct Form {
     write: fn(&AdapterConfig) -> Option<Map<String, Value>>,
 }
 
-const FORMS: [Form; 1] = [Form { peft_type: "LORA", read: read_lora, write: write_lora }];
+const FORMS: [Form; 3] = [
+    Form { peft_type: "LORA", read: read_lora, write: write_lora },
+    Form { peft_type: "VERA", read: read_vera, write: write_vera },
+    Form { peft_type: "ADALORA", read: adalora::read, write: adalora::write },
+];
 
 pub(super) fn find(peft_type: &Value) -> Result<&'static Form, InputError> {
     FORMS.iter().find(|form| *peft_type == form.peft_type).ok_or_else(|| {
@@ -63,7 +69,6 @@ fn write_scope(shared: &Shared, modules: &[Module]) -> Map<String, Value> {
     let object = json!({
         "auto_mapping": null,
         "bias": shared.bias,
-        "exclude_modules": or_null(shared.exclude == Targets::Names(Vec::new()), json!(shared.exclude)),
         "fan_in_fan_out": false,
         "inference_mode": true,
         "layers_pattern": or_null(shared.layers_pattern.is_empty(), json!(shared.layers_pattern)),
@@ -124,6 +129,7 @@ fn lora_keys(shared: &Shared) -> Map<String, Value> {
     let alphas = shared.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), whole(*alpha)));
     let object = json!({
         "alpha_pattern": alphas.collect::<Map<_, _>>(),
+        "exclude_modules": or_null(shared.exclude == Targets::Names(Vec::new()), json!(shared.exclude)),
         "lora_alpha": whole(shared.alpha),
         "lora_bias": false,
         "lora_dropout": shared.dropout,
@@ -134,7 +140,50 @@ fn lora_keys(shared: &Shared) -> Map<String, Value> {
     object.as_object().cloned().unwrap_or_default()
 }
 
-fn dropout(fields: &mut Fields, key: &str) -> Result<f64, InputError> {
+fn read_vera(fields: &mut Fields, scope: Shared, _: &mut Vec<String>) -> Result<AdapterConfig, InputError> {
+    let shared = Shared {
+        rank: fields.take_raw("r").map_or(Ok(256), |value| rank("r", value))?,
+        dropout: dropout(fields, "vera_dropout")?,
+        ..scope
+    };
+    let (key, save) = (fields.take_raw("projection_prng_key"), fields.take_raw("save_projection"));
+    let config = VeraConfig {
+        projection_prng_key: key.map_or(Ok(0), |value| prng_key("projection_prng_key", value))?,
+        d_initial: fields.number("d_initial", 0.1)?,
+        save_projection: save.map_or(Ok(true), |value| fields::boolean("save_projection", value))?,
+        ..VeraConfig::default()
+    };
+    // Where d and b started no longer matters.
+    fields.boolean("init_weights")?;
+    Ok(config.with(shared).into())
+}
+
+fn write_vera(adapter: &AdapterConfig) -> Option<Map<String, Value>> {
+    let AdapterConfig::Vera(vera) = adapter else { return None };
+    let bias = if vera.bias == BiasMode::LoraOnly { json!("vera_only") } else { json!(vera.bias) };
+    let object = json!({
+        "bias": bias,
+        "d_initial": vera.d_initial,
+        "init_weights": true,
+        "projection_prng_key": vera.projection_prng_key,
+        "r": vera.rank,
+        "save_projection": vera.save_projection,
+        "vera_dropout": vera.dropout,
+    });
+    object.as_object().cloned()
+}
+
+/// PyTorch takes larger keys and uses their low 32 bits; PEFT's documentation knows none.
+fn prng_key(key: &str, value: Value) -> Result<u64, InputError> {
+    value.as_u64().filter(|number| *number <= u32::MAX.into()).ok_or_else(|| {
+        InputError::new("not a key that the projections can be drawn from")
+            .key(key)
+            .found(brief(&value))
+            .expected(format!("a whole number from 0 to {}", u32::MAX))
+    })
+}
+
+pub(super) fn dropout(fields: &mut Fields, key: &str) -> Result<f64, InputError> {
     let p = fields.number(key, 0.0)?;
     if (0.0..1.0).contains(&p) {
         return Ok(p);
@@ -142,7 +191,7 @@ fn dropout(fields: &mut Fields, key: &str) -> Result<f64, InputError> {
     Err(InputError::new("dropout is a probability").key(key).found(p).expected("0 to 1"))
 }
 
-fn rank(key: &str, value: Value) -> Result<usize, InputError> {
+pub(super) fn rank(key: &str, value: Value) -> Result<usize, InputError> {
     let found = brief(&value);
     let rank = fields::index(key, value).unwrap_or(0);
     if (1..=MAX_RANK).contains(&rank) {
@@ -158,11 +207,11 @@ fn bias(name: Option<String>) -> Result<BiasMode, InputError> {
     match name.as_deref() {
         None | Some("none") => Ok(BiasMode::None),
         Some("all") => Ok(BiasMode::All),
-        Some("lora_only") => Ok(BiasMode::LoraOnly),
+        Some("lora_only" | "vera_only") => Ok(BiasMode::LoraOnly),
         Some(other) => Err(InputError::new("unknown bias mode")
             .key("bias")
             .found(printable(other, 80))
-            .expected("none, all or lora_only")),
+            .expected("none, all, lora_only or vera_only")),
     }
 }
 
@@ -201,6 +250,6 @@ fn default_targets(model_type: &str) -> Result<Targets, InputError> {
 }
 
 /// PEFT's alphas are integers where they can be.
-fn whole(alpha: f64) -> Value {
+pub(super) fn whole(alpha: f64) -> Value {
     if alpha.fract() == 0.0 && alpha.abs() < 1e15 { json!(alpha as i64) } else { json!(alpha) }
 }

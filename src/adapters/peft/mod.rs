@@ -1,5 +1,6 @@
 //! PEFT's adapter directory: `adapter_config.json` and `adapter_model.safetensors`.
 
+mod adalora;
 mod check;
 mod config;
 mod fields;
@@ -58,14 +59,12 @@ mod tests {
 
     use super::*;
     use crate::adapters::modules::tiny;
-    use crate::adapters::{AdapterConfig, Module, ModuleKind, Origin, saved};
+    use crate::adapters::{Module, ModuleKind, Origin, saved};
     use crate::models::ModelConfig;
 
     fn adapters(model: &str) -> Vec<PathBuf> {
         let dir = format!("{}/tests/golden/e2e/{model}/adapters", env!("CARGO_MANIFEST_DIR"));
         let mut dirs: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-        let known = |name: &str| name.starts_with("lora") || name == "dora";
-        dirs.retain(|dir| dir.file_name().is_some_and(|name| known(&name.to_string_lossy())));
         dirs.sort();
         dirs
     }
@@ -84,14 +83,13 @@ mod tests {
                 let (config, tensors) = read(&dir, &model.model_type, &modules).unwrap();
                 assert!(config.warnings.is_empty(), "{:?}", config.warnings);
                 let mut expected = BTreeSet::new();
-                for module in config.adapter.select(&modules, Origin::AdapterFile).unwrap() {
-                    let parts: &[Part] = match module.kind {
-                        ModuleKind::Embedding => &[Part::EmbeddingA, Part::EmbeddingB, Part::BaseLayerWeight],
-                        _ => &[Part::LoraA, Part::LoraB],
-                    };
-                    let is_dora = matches!(config.adapter, AdapterConfig::Dora(_));
-                    expected.extend(is_dora.then(|| Slot::new(&module.path, Part::Magnitude).key()));
-                    expected.extend(parts.iter().map(|part| Slot::new(&module.path, *part).key()));
+                let (spec, selected) =
+                    (config.adapter.spec().unwrap(), config.adapter.select(&modules, Origin::AdapterFile).unwrap());
+                expected.extend(spec.common_parts(&selected).into_iter().map(|(part, _)| Slot::common(part).key()));
+                for module in selected {
+                    let embedding = (module.kind == ModuleKind::Embedding).then_some(Part::BaseLayerWeight);
+                    let parts = spec.parts(&module).into_iter().map(|(part, _)| part).chain(embedding);
+                    expected.extend(parts.map(|part| Slot::new(&module.path, part).key()));
                 }
                 let shared = config.adapter.shared().unwrap();
                 let whole = saved(&modules, &shared, Origin::AdapterFile).unwrap();
@@ -120,15 +118,6 @@ mod tests {
                 }
                 assert_eq!(read(copy.path(), &model.model_type, &modules).unwrap(), (config, tensors));
             }
-        }
-    }
-
-    #[test]
-    fn refuses_methods_it_does_not_know_by_name() {
-        for (name, key) in [("vera", "VERA"), ("adalora", "ADALORA")] {
-            let path = format!("{}/tests/golden/e2e/llama/adapters/{name}", env!("CARGO_MANIFEST_DIR"));
-            let message = read(Path::new(&path), "llama", &Module::list(&tiny::llama())).unwrap_err().to_string();
-            assert!(message.contains(key) && message.contains(CONFIG_FILE), "{message}");
         }
     }
 

@@ -30,8 +30,10 @@ pub fn to_file(values: HostTensors, config: &AdapterConfig, modules: &[Module]) 
     Ok(values.into_iter().map(|(path, tensor)| (slot(&path), tensor)).collect())
 }
 
-/// Values by path from a file's tensors. Copies of frozen weights, which PEFT keeps beside an embedding's adapter, are left out.
+/// Values by path from a file's tensors. Copies of frozen weights, which PEFT keeps beside an embedding's adapter, are left out,
+/// and so are the empty tensors of modules of rank 0.
 pub fn from_file(tensors: HostTensors) -> HostTensors {
     let path = |key: &str| Slot::parse(key)?.parameter();
-    tensors.into_iter().filter_map(|(key, tensor)| Some((path(&key)?, tensor))).collect()
+    let tensors = tensors.into_iter().filter(|(_, tensor)| !tensor.values.is_empty());
+    tensors.filter_map(|(key, tensor)| Some((path(&key)?, tensor))).collect()
 }

@@ -98,7 +98,7 @@ impl Part {
     }
 
     /// Whether all modules share the tensor, so that its name has no module in it.
-    fn is_common(self) -> bool {
+    pub fn is_common(self) -> bool {
         matches!(self, Part::ProjectionA | Part::ProjectionB)
     }
 }

@@ -78,7 +78,7 @@ impl AdapterConfig {
             InputError::new(what).key("targets").found(&site.path)
         });
         match misplaced.or_else(|| selected.iter().find_map(|site| spec.refuses(site))) {
-            None => Ok(selected),
+            None => spec.fit(selected).map_err(|problem| origin.report(vec![problem])),
             Some(problem) => Err(origin.report(vec![problem])),
         }
     }
