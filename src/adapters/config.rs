@@ -5,9 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::peft::Part;
-use super::{AdapterConfig, Findings, Selected};
+use super::{AdapterConfig, Findings, ModuleKind, Selected};
 use crate::Result;
 use crate::error::InputError;
+use crate::optim::Form;
 use crate::tensors::HostTensors;
 
 /// The keys that decide which modules carry an adapter, and of what rank and scale.
@@ -102,9 +103,28 @@ pub trait Spec {
         self.fields(site).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
+    /// Parameters that the adapters of all modules have together and do not train.
+    fn frozen_parameters(&self, _selected: &[Selected]) -> usize {
+        0
+    }
+
     /// Floats per token that one module's correction keeps between forward and backward.
     fn retained(&self, site: &Selected) -> usize {
-        site.rank + site.cols
+        match site.kind {
+            // A's columns are looked up, so there is no x to keep.
+            ModuleKind::Embedding => site.rank,
+            _ => site.rank + site.cols,
+        }
+    }
+
+    /// The arithmetic of AdamW that the method's reference was trained with.
+    fn optimizer(&self) -> Form {
+        Form::Torch
+    }
+
+    /// Why `optim.lora_plus_ratio` means nothing to the method; none where an A and a B train.
+    fn refuses_lora_plus(&self) -> Option<&'static str> {
+        None
     }
 
     /// What is odd about a run of this many optimizer steps, one sentence each.

@@ -56,6 +56,12 @@ impl Spec for DoraConfig {
         self.init.refuses(site)
     }
 
+    fn frozen_parameters(&self, selected: &[Selected]) -> usize {
+        let start = if self.init.factorises() { 1 } else { 0 };
+        let of = |site: &Selected| start * site.rank * (site.rows + site.cols) + site.outputs_and_inputs()[0];
+        selected.iter().map(of).sum()
+    }
+
     fn fields(&self, site: &Selected) -> Vec<(&'static str, Vec<usize>)> {
         let [out, _] = site.outputs_and_inputs();
         let mut fields = lora::fields(site);

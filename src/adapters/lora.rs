@@ -56,6 +56,11 @@ impl Spec for LoraConfig {
         self.init.refuses(site)
     }
 
+    fn frozen_parameters(&self, selected: &[Selected]) -> usize {
+        let start = |site: &Selected| site.rank * (site.rows + site.cols);
+        if self.init.factorises() { selected.iter().map(start).sum() } else { 0 }
+    }
+
     /// PEFT would look for a changed base under a start that factorises: what is saved is a plain product over the original.
     fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
         if !self.init.factorises() {

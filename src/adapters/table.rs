@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{Findings, FullConfig, NoneConfig, Selected, Spec, adalora, delta_lora, dora, lora, vera};
+use super::{Findings, FullConfig, NoneConfig, Selected, Spec, adalora, delta_lora, dora, lora, lora_fa, vera};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -143,6 +143,13 @@ adapters! {
         trains: "A [r, in], B [out, r]",
         parameters: "r (in + out)",
         paper: "Hu et al. 2021, arXiv 2106.09685",
+    }
+    lora_fa::LoraFa(LoraFaConfig) as "lora_fa" {
+        summary: "LoRA with a frozen A: x need not be kept for the backward pass",
+        equation: "y = W x + s B A x",
+        trains: "B [out, r]",
+        parameters: "r out",
+        paper: "Zhang et al. 2023, arXiv 2308.03303",
     }
     dora::Dora(DoraConfig) as "dora" {
         summary: "Low-rank adaptation of direction, and of magnitude apart from it",

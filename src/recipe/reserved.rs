@@ -2,13 +2,12 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 14] = [
-    "adapter.lora_fa",
+const RESERVED: [&str; 13] = [
     "adapter.lora_drop",
     "adapter.lora.init=loftq",
+    "adapter.dora.init=loftq",
     "base.quant",
     "optim.offload",
-    "optim.lora_plus_ratio",
     "task=seq_cls",
     "task=token_cls",
     "task=question_ans",
@@ -34,7 +33,7 @@ mod tests {
     #[test]
     fn knows_keys_and_values() {
         assert!(key("base.quant") && key("variant") && !key("adapter.lora"));
-        assert!(value("adapter.lora.init", "loftq") && value("task", "seq_cls") && value("adapter", "adalora"));
+        assert!(value("adapter.lora.init", "loftq") && value("task", "seq_cls") && value("base", "quant"));
         assert!(!value("adapter.lora.init", "gaussian"));
     }
 }

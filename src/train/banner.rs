@@ -1,9 +1,9 @@
 //! The first screen of a run: everything that was derived, with the numbers it came from.
 
-use super::Job;
+use super::{Job, Run};
 use crate::adapters::{AdapterConfig, compact, trainable};
 use crate::events::Banner;
-use crate::events::units::{bytes, count};
+use crate::events::units::{bytes, count, rate};
 use crate::recipe::BaseDtype;
 
 impl Job {
@@ -32,7 +32,7 @@ impl Job {
             .line("adapter", self.adapter_line())
             .line("trains", trains)
             .line("data", self.data_line())
-            .line("memory", self.memory_line())
+            .line("memory", self.memory_line() + &self.retained_line())
             .line("device", format!("{} ({})", self.target.device.name, self.target.device.description))
     }
 
@@ -76,5 +76,27 @@ impl Job {
         let [peak, base, adapter, optimizer, activations] =
             [m.peak, m.base, m.adapter, m.optimizer, m.activations].map(bytes);
         format!("about {peak}: weights {base} · adapter {adapter} · optimizer {optimizer} · activations {activations}")
+    }
+
+    /// What adapters add to what the base's own layers keep.
+    fn retained_line(&self) -> String {
+        let layers = &self.memory.retained_by_layer;
+        let (Some(&least), Some(&most)) = (layers.values().min(), layers.values().max()) else { return String::new() };
+        let range = if least == most { bytes(most) } else { format!("{} to {}", bytes(least), bytes(most)) };
+        let (all, count) = (bytes(layers.values().sum()), layers.len());
+        format!("\nadapter keeps {range} per layer between forward and backward, {all} in {count} layers")
+    }
+}
+
+impl Run<'_> {
+    /// The job's lines, and what only the run knows: the rates that its optimizer has, and where it lies.
+    pub fn banner(&self) -> Banner {
+        let peak = self.job.recipe.optim.adamw.lr;
+        let rates: Vec<_> =
+            self.learner.rates(peak).into_iter().map(|(group, lr)| format!("{group} {}", rate(lr))).collect();
+        let plus =
+            self.job.recipe.optim.lora_plus_ratio.map_or(String::new(), |ratio| format!(" (LoRA+, ratio {ratio})"));
+        let rates = if rates.is_empty() { "nothing trains".into() } else { rates.join(" · ") + &plus };
+        self.job.banner().line("peak lr", rates).line("run", self.path().display().to_string())
     }
 }

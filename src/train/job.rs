@@ -71,7 +71,7 @@ impl Job {
         let steps = steps(&recipe, splits.train.sequences.len());
         plan_adapter(&mut recipe.adapter, steps)?;
         let (trainable, total) = estimate::parameters(&opened.config, &recipe.adapter, &selected);
-        let memory = estimate::estimate(&opened.config, &recipe, &splits, trainable);
+        let memory = estimate::estimate(&opened.config, &recipe, &splits, trainable, &selected);
         let (name, overrides) = (resolved.name.clone(), resolved.overrides);
         let target = target.clone();
         Ok(Self { recipe, name, overrides, target, opened, splits, selected, trainable, total, steps, memory })

@@ -19,6 +19,9 @@ const fn case(method: &'static str, keys: &'static str) -> Case {
     Case { method, keys, except: &[] }
 }
 
+const DETACHED: (&str, &str) =
+    ("gradient", "the lengths of rows are constants going back, so it is not that of the loss");
+
 pub const CASES: &[Case] = &[
     case("lora", "{}"),
     case("lora", r#"{"rslora": true}"#),
@@ -27,5 +30,14 @@ pub const CASES: &[Case] = &[
     Case {
         except: &[("peft", "a saved embedding is read back without the frozen table beside it")],
         ..case("lora", r#"{"targets": ["embed_tokens", "q_proj"]}"#)
+    },
+    case("lora", r#"{"init": "pissa"}"#),
+    case("lora", r#"{"init": "pissa_niter_2", "rslora": true}"#),
+    case("lora", r#"{"init": "olora"}"#),
+    Case { except: &[DETACHED], ..case("dora", "{}") },
+    Case { except: &[DETACHED], ..case("dora", r#"{"init": "pissa", "rslora": true}"#) },
+    Case {
+        except: &[DETACHED, ("peft", "a saved embedding is read back without the frozen table beside it")],
+        ..case("dora", r#"{"targets": ["embed_tokens", "q_proj"]}"#)
     },
 ];

@@ -5,6 +5,8 @@ mod cases;
 pub mod conformance;
 pub mod delta_lora;
 pub mod golden;
+pub mod lora_fa;
+pub mod lora_plus;
 pub mod parity;
 pub mod training;
 
@@ -23,7 +25,10 @@ macro_rules! on {
                 accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip,
                 the_trainable_set_is_known_beforehand, norms_train_whole;
             delta_lora: resumes_to_the_bit, micro_batches_are_one_step, only_optimizer_steps_count,
-                is_read_back_as_lora, the_shared_base_stays);
+                is_read_back_as_lora, the_shared_base_stays;
+            lora_fa: a_stays_and_the_update_stays_in_its_rows, what_adapters_keep_is_what_was_foretold,
+                corrected_training_survives_a_round_trip, saved_as_lora_it_gives_the_same_logits;
+            lora_plus: rates_differ_and_the_gradient_norm_does_not);
     };
     (@tests $runtime:expr; $($module:ident: $($name:ident),*);*) => {
         $(mod $module {

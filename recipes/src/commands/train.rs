@@ -72,9 +72,9 @@ impl Train {
             return Ok(());
         };
         if !output.quiet {
-            let banner = job.banner().line("run", run.path().display().to_string());
             let parameters = (output.verbose > 0).then(|| job.trainable_lines());
-            console.banner(&parameters.into_iter().fold(banner, |banner, lines| banner.line("parameters", lines)));
+            console
+                .banner(&parameters.into_iter().fold(run.banner(), |banner, lines| banner.line("parameters", lines)));
             notes.iter().for_each(|note| eprintln!("{note}"));
         }
         warnings.iter().for_each(|warning| eprintln!("warn   {warning}"));
