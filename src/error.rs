@@ -121,6 +121,11 @@ impl Error {
         let path = path.as_ref().to_path_buf();
         move |source| Error::Io { path, source }
     }
+    /// For a file that the user named: what the system says against it is bad input.
+    pub fn unreadable(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::input("cannot be read").file(path).found(source).into()
+    }
     /// The process exit code that the interface promises for this error.
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -93,6 +93,29 @@ pub struct OnDevice {
     pub device: String,
 }
 
+/// Dashboard or plain lines.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Drawing {
+    /// Show the dashboard even where it would not start by itself
+    #[arg(long, overrides_with = "no_tui")]
+    pub tui: bool,
+    /// Plain lines instead of the dashboard
+    #[arg(long)]
+    pub no_tui: bool,
+}
+
+#[cfg(feature = "tui")]
+impl Drawing {
+    pub fn choice(self) -> lowrank::dashboard::Tui {
+        use lowrank::dashboard::Tui;
+        match self {
+            Self { no_tui: true, .. } => Tui::Never,
+            Self { tui: true, .. } => Tui::Always,
+            _ => Tui::Auto,
+        }
+    }
+}
+
 /// Changes to a recipe.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Overrides {
@@ -150,5 +173,7 @@ mod tests {
         assert_eq!(train("lowrank train tiny/lora --resume").resume, Some(None));
         assert_eq!(train("lowrank train --resume=runs/x").resume, Some(Some("runs/x".into())));
         assert!(Args::try_parse_from(["lowrank", "train"]).is_err());
+        assert!(train("lowrank train tiny/lora --no-tui").drawing.no_tui);
+        assert!(Args::try_parse_from(["lowrank", "watch", "runs/x", "--no-tui"]).is_ok());
     }
 }

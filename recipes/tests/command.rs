@@ -91,6 +91,22 @@ fn the_dry_run_prints_a_recipe_that_resolves_to_itself() {
 }
 
 #[test]
+fn what_trains_is_listed_before_anything_runs() {
+    let (code, _, stderr) = run(&["train", "tiny/lora", "--dry-run"]);
+    assert_eq!(code, 0, "{stderr}");
+    for line in [
+        "parameters  model.layers.{0..3}.self_attn.{q,o}_proj  lora_A [8, 128] lora_B [128, 8]\n",
+        "  model.layers.{0..3}.self_attn.{k,v}_proj  lora_A [8, 128] lora_B [64, 8]\n",
+        "  model.layers.{0..3}.mlp.{gate,up}_proj    lora_A [8, 128] lora_B [384, 8]\n",
+        "  model.layers.{0..3}.mlp.down_proj         lora_A [8, 384] lora_B [128, 8]\n",
+    ] {
+        assert!(stderr.contains(line), "{line}:\n{stderr}");
+    }
+    let (_, _, stderr) = run(&["train", "tiny/lora", "--dry-run", "--set", "adapter.none={}"]);
+    assert!(stderr.contains("none trains"), "{stderr}");
+}
+
+#[test]
 fn devices_that_are_not_compiled_in_are_refused_by_name() {
     if !cfg!(feature = "cuda") {
         assert!(refused(&["train", "tiny/lora", "--dry-run", "--device", "cuda:1"]).contains("--features cuda"));

@@ -93,14 +93,24 @@ pub trait Spec {
         None
     }
 
-    /// Parameters that train in one module.
-    fn parameters(&self, site: &Selected) -> usize {
-        site.rank * (site.rows + site.cols)
+    /// Field and shape of everything that trains in one module.
+    fn fields(&self, site: &Selected) -> Vec<(&'static str, Vec<usize>)> {
+        super::lora::fields(site)
     }
 
-    /// Parameters that train in all modules together; less than the sum where modules share some.
-    fn total_parameters(&self, selected: &[Selected]) -> usize {
-        selected.iter().map(|site| self.parameters(site)).sum()
+    /// Path and shape of everything that trains in the adapters. What modules share goes by the first of them.
+    fn trains(&self, selected: &[Selected]) -> IndexMap<String, Vec<usize>> {
+        let adapted = selected.iter().filter(|site| site.rank > 0);
+        let named = |site: &Selected| {
+            let path = site.path.clone();
+            self.fields(site).into_iter().map(move |(field, shape)| (format!("{path}.{field}"), shape))
+        };
+        adapted.flat_map(named).collect()
+    }
+
+    /// Parameters that train in one module.
+    fn parameters(&self, site: &Selected) -> usize {
+        self.fields(site).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
     /// The short training that must come first, where the configuration leaves something open.
@@ -118,7 +128,7 @@ pub trait Spec {
         match site.kind {
             // A's columns are looked up, so there is no x to keep.
             ModuleKind::Embedding => site.rank,
-            ModuleKind::Linear | ModuleKind::Head => site.rank + site.cols,
+            _ => site.rank + site.cols,
         }
     }
 

@@ -56,7 +56,7 @@ impl Correction {
         let (up, down) = match site.kind {
             // Stored rows are inputs there, so the update is (up · down)ᵀ.
             ModuleKind::Embedding => (transposed(&right, cols), transposed(&left, rank)),
-            ModuleKind::Linear | ModuleKind::Head => (left, right),
+            _ => (left, right),
         };
         Ok(Self { path: site.path.clone(), rank, shape: site.outputs_and_inputs(), up, down, scaling })
     }

@@ -66,9 +66,11 @@ impl Spec for DoraConfig {
         selected.iter().map(of).sum()
     }
 
-    fn parameters(&self, site: &Selected) -> usize {
-        let [out, cols] = site.outputs_and_inputs();
-        site.rank * (out + cols) + out
+    fn fields(&self, site: &Selected) -> Vec<(&'static str, Vec<usize>)> {
+        let [out, _] = site.outputs_and_inputs();
+        let mut fields = lora::fields(site);
+        fields.push(("lora_magnitude_vector", vec![out]));
+        fields
     }
 
     fn retained(&self, site: &Selected) -> usize {
@@ -95,7 +97,7 @@ impl Spec for DoraConfig {
         let m = field(values, &site.path, "lora_magnitude_vector")?.values.clone();
         let magnitude = match site.kind {
             ModuleKind::Embedding => Lengths::Columns(m),
-            ModuleKind::Linear | ModuleKind::Head => Lengths::Rows(m),
+            _ => Lengths::Rows(m),
         };
         Ok(Update { magnitude: Some(magnitude), ..lora::product(site, values)? })
     }

@@ -75,12 +75,18 @@ impl Spec for LoraConfig {
     }
 }
 
+/// A and B.
+pub(super) fn fields(site: &Selected) -> Vec<(&'static str, Vec<usize>)> {
+    let [out, cols] = site.outputs_and_inputs();
+    vec![("lora_A", vec![site.rank, cols]), ("lora_B", vec![out, site.rank])]
+}
+
 /// A and B in PEFT's file.
 pub(super) fn parts(site: &Selected) -> Vec<(Part, Vec<usize>)> {
     let [out, cols] = site.outputs_and_inputs();
     let [a, b] = match site.kind {
         ModuleKind::Embedding => [Part::EmbeddingA, Part::EmbeddingB],
-        ModuleKind::Linear | ModuleKind::Head => [Part::LoraA, Part::LoraB],
+        _ => [Part::LoraA, Part::LoraB],
     };
     vec![(a, vec![site.rank, cols]), (b, vec![out, site.rank])]
 }

@@ -22,7 +22,7 @@ use burn::tensor::backend::Backend;
 use indexmap::IndexMap;
 use lowrank_kernels::LowRankBackend;
 
-use super::lora::Lora;
+use super::lora::{self, Lora};
 use super::method::{Method, Start, field};
 use super::{AdapterConfig, Decision, Findings, LoraConfig, LoraInit, Pilot, Selected, Shared, Spec, method_config};
 use crate::error::InputError;
@@ -80,10 +80,14 @@ impl Spec for LoraDropConfig {
         false
     }
 
-    fn total_parameters(&self, selected: &[Selected]) -> usize {
+    fn trains(&self, selected: &[Selected]) -> IndexMap<String, Vec<usize>> {
         let mut pools = HashSet::new();
-        let counted = selected.iter().filter(|site| !self.shares(site) || pools.insert(pool(site)));
-        counted.map(|site| self.parameters(site)).sum()
+        let first = selected.iter().filter(|site| !self.shares(site) || pools.insert(pool(site)));
+        first
+            .flat_map(|site| {
+                lora::fields(site).into_iter().map(|(field, shape)| (format!("{}.{field}", site.path), shape))
+            })
+            .collect()
     }
 
     fn pilot(&self) -> Option<&dyn Pilot> {
@@ -202,6 +206,10 @@ mod tests {
         AdapterConfig::from(config.clone()).select(&Module::list(&tiny::llama()), Origin::Recipe).unwrap()
     }
 
+    fn total(config: &LoraDropConfig, sites: &[Selected]) -> usize {
+        config.trains(sites).values().map(|shape| shape.iter().product::<usize>()).sum()
+    }
+
     fn energies(sites: &[Selected], of: impl Fn(usize) -> f64) -> IndexMap<String, f64> {
         sites.iter().enumerate().map(|(i, site)| (site.path.clone(), of(i))).collect()
     }
@@ -269,18 +277,18 @@ mod tests {
     fn parameters_are_those_of_the_kept_and_one_pair_for_each_shape() {
         let open = LoraDropConfig { rank: 4, ..Default::default() };
         let all = sites(&open);
-        assert_eq!(open.total_parameters(&all), all.iter().map(|site| 4 * (site.rows + site.cols)).sum::<usize>());
+        assert_eq!(total(&open, &all), all.iter().map(|site| 4 * (site.rows + site.cols)).sum::<usize>());
         // Both up_proj kept; of q_proj one, so the other is alone in its group; five more groups of two.
         let keep = ["0.mlp.up_proj", "1.mlp.up_proj", "1.self_attn.q_proj"];
         let keep: Vec<_> = keep.iter().map(|name| format!("model.layers.{name}")).collect();
         let decided = LoraDropConfig { keep, ..open };
         // hidden 96, inner 256, keys 48: q o (96, 96), k v (48, 96), gate up down (256, 96).
         let expected = 4 * (2 * (256 + 96) + 2 * (96 + 96) + (96 + 96) + 2 * (48 + 96) + 2 * (256 + 96));
-        assert_eq!(decided.total_parameters(&all), expected);
+        assert_eq!(total(&decided, &all), expected);
         // Another rank is another group.
         let ranks = [("0.self_attn.k_proj".to_string(), 2)].into();
         let ranked = LoraDropConfig { rank_pattern: ranks, ..decided };
-        assert_eq!(ranked.total_parameters(&sites(&ranked)), expected + 2 * (48 + 96));
+        assert_eq!(total(&ranked, &sites(&ranked)), expected + 2 * (48 + 96));
     }
 
     #[test]

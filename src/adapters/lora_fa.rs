@@ -54,8 +54,8 @@ impl Spec for LoraFaConfig {
         false
     }
 
-    fn parameters(&self, site: &Selected) -> usize {
-        site.rank * site.rows
+    fn fields(&self, site: &Selected) -> Vec<(&'static str, Vec<usize>)> {
+        vec![("lora_B", vec![site.rows, site.rank])]
     }
 
     fn frozen_parameters(&self, selected: &[Selected]) -> usize {

@@ -26,6 +26,7 @@ pub mod random;
 mod stacked;
 mod table;
 mod targets;
+mod trainable;
 pub mod vera;
 
 pub use crate::recipe::Findings;
@@ -44,4 +45,5 @@ pub use modules::*;
 pub use pilot::{Decision, Pilot};
 pub use table::*;
 pub use targets::*;
+pub use trainable::{compact, trainable};
 pub use vera::VeraConfig;

@@ -1,4 +1,4 @@
-//! The modules of a model that an adapter can attach to, under their Hugging Face paths.
+//! The modules of a model that an adapter can attach to or train whole, under their Hugging Face paths.
 
 use crate::models::ModelConfig;
 
@@ -8,6 +8,8 @@ pub enum ModuleKind {
     Embedding,
     /// The output embedding: a linear layer that `all-linear` leaves out.
     Head,
+    /// A vector of scales. It carries no adapter; it trains whole or not at all.
+    Norm,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub struct Module {
     pub kind: ModuleKind,
     /// Rows of the stored weight: outputs of a linear layer, tokens of an embedding.
     pub rows: usize,
-    /// Columns of the stored weight: inputs of a linear layer, width of an embedding.
+    /// Columns of the stored weight: inputs of a linear layer, width of an embedding; 1 for a norm.
     pub cols: usize,
 }
 
@@ -28,21 +30,24 @@ impl Module {
         let (hidden, inner, vocab) = (config.hidden_size, config.intermediate_size, config.vocab_size);
         let queries = config.num_attention_heads * config.head_dim;
         let keys = config.num_key_value_heads * config.head_dim;
-        let linears = [
-            ("self_attn.q_proj", queries, hidden),
-            ("self_attn.k_proj", keys, hidden),
-            ("self_attn.v_proj", keys, hidden),
-            ("self_attn.o_proj", hidden, queries),
-            ("mlp.gate_proj", inner, hidden),
-            ("mlp.up_proj", inner, hidden),
-            ("mlp.down_proj", hidden, inner),
+        let layers = [
+            ("input_layernorm", ModuleKind::Norm, hidden, 1),
+            ("self_attn.q_proj", ModuleKind::Linear, queries, hidden),
+            ("self_attn.k_proj", ModuleKind::Linear, keys, hidden),
+            ("self_attn.v_proj", ModuleKind::Linear, keys, hidden),
+            ("self_attn.o_proj", ModuleKind::Linear, hidden, queries),
+            ("post_attention_layernorm", ModuleKind::Norm, hidden, 1),
+            ("mlp.gate_proj", ModuleKind::Linear, inner, hidden),
+            ("mlp.up_proj", ModuleKind::Linear, inner, hidden),
+            ("mlp.down_proj", ModuleKind::Linear, hidden, inner),
         ];
         let mut modules = vec![module("model.embed_tokens".into(), ModuleKind::Embedding, vocab, hidden)];
         for layer in 0..config.num_hidden_layers {
-            modules.extend(linears.map(|(name, rows, cols)| {
-                module(format!("model.layers.{layer}.{name}"), ModuleKind::Linear, rows, cols)
-            }));
+            modules.extend(
+                layers.map(|(name, kind, rows, cols)| module(format!("model.layers.{layer}.{name}"), kind, rows, cols)),
+            );
         }
+        modules.push(module("model.norm".into(), ModuleKind::Norm, hidden, 1));
         modules.push(module("lm_head".into(), ModuleKind::Head, vocab, hidden));
         modules
     }
@@ -50,6 +55,29 @@ impl Module {
     /// Last segment of the path: `q_proj`.
     pub fn leaf(&self) -> &str {
         self.path.rsplit('.').next().unwrap_or(&self.path)
+    }
+
+    /// Whether an adapter can attach to it.
+    pub fn is_adaptable(&self) -> bool {
+        self.kind != ModuleKind::Norm
+    }
+
+    /// Shape of the stored weight.
+    pub fn weight_shape(&self) -> Vec<usize> {
+        match self.kind {
+            ModuleKind::Norm => vec![self.rows],
+            _ => vec![self.rows, self.cols],
+        }
+    }
+
+    /// Whether a linear layer of this name has a bias in the model.
+    pub fn is_biased(&self, config: &ModelConfig) -> bool {
+        match self.leaf() {
+            "q_proj" | "k_proj" | "v_proj" => config.qkv_bias,
+            "o_proj" => config.o_bias,
+            "gate_proj" | "up_proj" | "down_proj" => config.mlp_bias,
+            _ => false,
+        }
     }
 
     /// Whether `name` is this module's path or ends it at a dot.

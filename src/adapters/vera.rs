@@ -116,8 +116,8 @@ impl Spec for VeraConfig {
         false
     }
 
-    fn parameters(&self, site: &Selected) -> usize {
-        site.rows + site.rank
+    fn fields(&self, site: &Selected) -> Vec<(&'static str, Vec<usize>)> {
+        vec![("vera_lambda_b", vec![site.rows]), ("vera_lambda_d", vec![site.rank])]
     }
 
     fn retained(&self, site: &Selected) -> usize {

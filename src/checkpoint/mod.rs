@@ -12,6 +12,7 @@
 //! [`newest`] then trusts nothing but hashes. No tensor library is used here: moments and adapter files are plain
 //! numbers and bytes.
 
+mod best;
 mod commit;
 #[cfg(test)]
 mod crash;
@@ -28,6 +29,7 @@ mod state;
 mod store;
 mod verify;
 
+pub use best::settle_best;
 pub use commit::{NamedBytes, commit, write_file};
 pub use discover::{Found, Listing, Newest, list, newest};
 pub use fs::{Disk, Fs};

@@ -140,6 +140,14 @@ impl RunDir {
     pub fn save_best(&self, adapter_files: &[(String, Vec<u8>)]) -> Result<()> {
         commit(&Disk, &self.best_dir(), &borrowed(adapter_files))
     }
+
+    /// Removes `best/`, if there is one.
+    pub fn remove_best(&self) -> Result<()> {
+        match fs::remove_dir_all(self.best_dir()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(&self.best_dir())(error)),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn claim(path: &Path) -> Result<PathBuf> {

@@ -30,12 +30,14 @@ pub struct TrainState {
 }
 
 /// The lowest evaluation loss so far.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Best {
     #[serde(with = "exact")]
     pub loss: f64,
     pub step: usize,
+    /// Of the files in `best/`.
+    pub sha256: String,
 }
 
 /// sha256, in hexadecimal, of what must not change under a run.
@@ -80,7 +82,7 @@ mod tests {
             values.push(f64::from_bits(bits));
         }
         for loss in values {
-            let text = serde_json::to_string(&Best { loss, step: 1 }).unwrap();
+            let text = serde_json::to_string(&Best { loss, step: 1, sha256: String::new() }).unwrap();
             let back: Best = serde_json::from_str(&text).unwrap();
             assert!(back.loss.to_bits() == loss.to_bits() || (back.loss.is_nan() && loss.is_nan()), "{text}");
         }

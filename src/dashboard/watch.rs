@@ -12,13 +12,13 @@ use crate::{Error, Result};
 
 const FILE: &str = "metrics.jsonl";
 
-/// Shows all `runs` in one dashboard until `q`. Where there is no terminal, prints their lines until they have ended.
+/// Shows all `runs` in one dashboard until `q`. Where there is no terminal, or `tui` says so, prints their lines until they have ended.
 ///
 /// A run is its directory, a directory of such directories, or the file itself.
 ///
 /// # Errors
 /// [`Error::Input`] for a directory without a run and for a file that holds something else.
-pub fn watch(runs: &[PathBuf]) -> Result<()> {
+pub fn watch(runs: &[PathBuf], tui: Tui) -> Result<()> {
     let mut sources = Vec::new();
     for path in runs {
         sources.extend(find(path)?);
@@ -35,7 +35,7 @@ pub fn watch(runs: &[PathBuf]) -> Result<()> {
     // A file that cannot be read is told before the screen is taken.
     let mut first = Some(feed()?);
     let mut feed = move || first.take().map_or_else(&mut feed, Ok);
-    if should_use(Tui::Auto) {
+    if should_use(tui) {
         return terminal::drive(Screen::enter()?, Dashboard::new(Mode::Watch, Theme::detect()), feed, |_| {});
     }
     print(&mut feed)
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn runs_are_found_in_and_below_a_directory_and_told_apart() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(watch(&[dir.path().into()]).unwrap_err().exit_code(), 2);
+        assert_eq!(watch(&[dir.path().into()], Tui::Never).unwrap_err().exit_code(), 2);
         for name in ["a/seed-0", "b/seed-0"] {
             std::fs::create_dir_all(dir.path().join(name)).unwrap();
             let record = r#"{"run":"x","t":0.0,"event":"saved","step":1,"path":"p"}"#;

@@ -66,10 +66,13 @@ impl Layout {
             check_mapping(map, table)?;
         }
         let wanted = SHAPES.into_iter().filter(|(shape, ..)| selects(format, *shape));
-        for (shape, required, optional) in wanted.clone() {
+        for (tried, (shape, required, optional)) in wanted.clone().enumerate() {
             let columns: IndexMap<_, _> =
                 required.iter().chain(optional).filter_map(|&name| Some((name, column(name)?))).collect();
             if required.iter().all(|name| columns.contains_key(name)) {
+                if *format == Format::Auto && shape == Shape::Completion {
+                    refuse_misspelt(table, required, wanted.clone().take(tried).map(|(_, required, _)| required))?;
+                }
                 return Ok(Self { shape, columns });
             }
         }
@@ -153,6 +156,24 @@ fn selects(format: &Format, shape: Shape) -> bool {
         Format::Messages => shape == Shape::Messages,
         Format::Sharegpt => shape == Shape::Sharegpt,
     }
+}
+
+/// A shape that would come first but for one misspelt column was meant: `promt` beside `completion`.
+fn refuse_misspelt<'a>(table: &Table, taken: &[&str], earlier: impl Iterator<Item = &'a [&'a str]>) -> Result<()> {
+    let there = table.columns();
+    for required in earlier {
+        let absent: Vec<&str> = required.iter().copied().filter(|name| !there.contains(name)).collect();
+        let [name] = absent[..] else { continue };
+        let others = there.iter().copied().filter(|column| !taken.contains(column) && !required.contains(column));
+        let column = if required.len() > 1 { nearest(name, others) } else { None };
+        if let Some(column) = column {
+            let error = Error::input("the columns do not say what to train on").file(&table.path);
+            let error = error.found(format!("the columns {}", quoted(&there))).expected(required.join(" + "));
+            let hint = format!("is `{column}` a misspelt `{name}`? If not: format = \"completion\"");
+            return Err(error.hint(hint).into());
+        }
+    }
+    Ok(())
 }
 
 fn check_mapping(map: &IndexMap<String, String>, table: &Table) -> Result<()> {
@@ -266,6 +287,20 @@ mod tests {
         assert_eq!(one(Format::Auto, messages), Example::Messages(turns.clone()));
         let sharegpt = json!({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]});
         assert_eq!(one(Format::Auto, sharegpt), Example::Messages(turns));
+    }
+
+    #[test]
+    fn auto_does_not_take_half_a_pair_for_plain_text() {
+        let error = refusal(Format::Auto, json!([{"promt": "p", "completion": "c"}]));
+        assert!(
+            error.contains("is `promt` a misspelt `prompt`?") && error.contains("format = \"completion\""),
+            "{error}"
+        );
+        let plain = |row| one(Format::Auto, row);
+        assert_eq!(plain(json!({"source": "s", "completion": "c"})), Example::Completion("c".into()));
+        assert_eq!(plain(json!({"text": "t", "message": "m"})), Example::Completion("t".into()));
+        let told = one(Format::Completion, json!({"promt": "p", "completion": "c"}));
+        assert_eq!(told, Example::Completion("c".into()));
     }
 
     #[test]

@@ -71,8 +71,16 @@ impl Tokenizer {
 
     /// Parses the two files' contents; `label` names `tokenizer.json` in messages.
     pub fn from_json(tokenizer_json: &[u8], tokenizer_config_json: Option<&[u8]>, label: &Path) -> Result<Self> {
-        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(tokenizer_json))
-            .map_err(|why| Error::input(format!("not a usable tokenizer: {why}")).file(label))?;
+        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(tokenizer_json)).map_err(|why| {
+            let error = Error::input(format!("not a usable tokenizer: {why}")).file(label);
+            match tokenizer_json.trim_ascii_start() {
+                text if text.starts_with(b"version https://git-lfs") => {
+                    error.found("a Git LFS pointer").hint("run `git lfs pull` there, or download the file itself")
+                }
+                text if text.starts_with(b"<") => error.found("a web page").hint("download the file itself"),
+                _ => error,
+            }
+        })?;
         let config_label = label.with_file_name("tokenizer_config.json");
         let config = TokenizerConfig::parse(tokenizer_config_json.unwrap_or(b"{}"), &config_label)?;
         let special = config.special_tokens(&inner, &config_label)?;

@@ -39,7 +39,7 @@ impl FileBytes {
         if meta.len() == 0 {
             return Ok(FileBytes::Embedded(&[]));
         }
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = File::open(path).map_err(Error::unreadable(path))?;
         // SAFETY: the mapping is private and read-only; see the variant for what a concurrent truncation does.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         Ok(FileBytes::Mapped(map))
@@ -56,7 +56,7 @@ pub(super) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
             let size = format!("{} bytes", meta.len());
             Err(Error::input("file too large").file(path).found(size).expected(format!("at most {limit}")).into())
         }
-        Ok(_) => fs::read(path).map(Some).map_err(Error::io(path)),
+        Ok(_) => fs::read(path).map(Some).map_err(Error::unreadable(path)),
     }
 }
 

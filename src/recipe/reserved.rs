@@ -32,7 +32,7 @@ mod tests {
     #[test]
     fn knows_keys_and_values() {
         assert!(key("base.quant") && key("variant") && !key("adapter.lora"));
-        assert!(value("adapter.lora.init", "loftq") && value("task", "seq_cls") && value("adapter", "adalora"));
+        assert!(value("adapter.lora.init", "loftq") && value("task", "seq_cls") && value("base", "quant"));
         assert!(!value("adapter.lora.init", "gaussian"));
     }
 }

@@ -1,7 +1,7 @@
 //! The first screen of a run: everything that was derived, with the numbers it came from.
 
 use super::{Job, Run};
-use crate::adapters::AdapterConfig;
+use crate::adapters::{AdapterConfig, compact, trainable};
 use crate::events::Banner;
 use crate::events::units::{bytes, count, rate};
 use crate::recipe::BaseDtype;
@@ -43,6 +43,12 @@ impl Job {
             .line("device", format!("{} ({})", self.target.device.name, self.target.device.description))
     }
 
+    /// Every parameter that trains, modules alike in one line.
+    pub fn trainable_lines(&self) -> String {
+        let trainable = trainable(&self.opened.config, &self.recipe.adapter, &self.selected);
+        if trainable.is_empty() { "none trains".into() } else { compact(&trainable).join("\n") }
+    }
+
     fn adapter_line(&self) -> String {
         let Some(spec) = self.recipe.adapter.spec() else { return self.recipe.adapter.name().to_string() };
         let shared = spec.shared();
@@ -68,7 +74,7 @@ impl Job {
             (train.untrained, "without a trained token"),
         ];
         parts.extend(dropped.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
-        parts.push(format!("{} steps", count(self.steps)));
+        parts.push(format!("{} step{}", count(self.steps), if self.steps == 1 { "" } else { "s" }));
         parts.join(" · ")
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
+
 use super::artifact::model_values;
 use super::run::active_ranks;
 use super::save::split;
@@ -56,7 +58,7 @@ impl Job {
             threads: cpu_threads(),
             total_steps: self.steps,
         };
-        let Resumption { start, notes, warnings } = checkpoint::resume(&dir, source, &now)?;
+        let Resumption { start, mut notes, warnings } = checkpoint::resume(&dir, source, &now)?;
         if let Start::Finished { .. } = start {
             return Ok(Begun { run: None, notes, warnings });
         }
@@ -68,6 +70,9 @@ impl Job {
         };
         let (base, mut learner) = self.load(initial)?;
         let mut state = None;
+        let from = if let Start::From(saved) = &start { Some(&**saved) } else { None };
+        let (best, note) = checkpoint::settle_best(&dir, from)?;
+        notes.extend(note);
         if let Start::From(saved) = start {
             let (values, moments) = split(saved.moments);
             learner.import(&match self.recipe.adapter {
@@ -75,7 +80,7 @@ impl Job {
                 _ => values,
             })?;
             learner.set_state(&moments, saved.state.step - saved.state.skipped_total)?;
-            state = Some(saved.state);
+            state = Some(TrainState { best, ..saved.state });
         }
         let total_steps = self.steps;
         let mut run = self.run(dir, adapter, base, learner)?;
@@ -160,8 +165,8 @@ impl Job {
     }
 
     /// Choices of modules and ranks that work and are seldom meant.
-    fn adapter_warnings(&self) -> Vec<Event> {
-        let warning = |code: &str, text: String, count| Event::Warning { code: code.into(), text, count };
+    fn adapter_warnings(&self) -> Vec<((String, String), usize)> {
+        let warning = |code: &str, text: String, count| ((code.to_string(), text), count);
         let mut warnings = Vec::new();
         let parameters = |site: &Selected| self.recipe.adapter.spec().map_or(0, |spec| spec.parameters(site));
         let wasteful: Vec<_> = self.selected.iter().filter(|site| parameters(site) >= site.rows * site.cols).collect();
@@ -182,9 +187,9 @@ impl Job {
         warnings
     }
 
-    /// What is worth a warning before the first step.
+    /// What is worth a warning before the first step; what holds of training and evaluation rows alike comes once.
     pub(super) fn warnings(&self) -> Vec<Event> {
-        let warning = |code: &str, text: &str, count| Event::Warning { code: code.into(), text: text.into(), count };
+        let warning = |code: &str, text: &str, count| ((code.to_string(), text.to_string()), count);
         let of = |part: &str, report: &Report| {
             let counted = [
                 ("over_length", format!("{part} rows longer than data.max_len were dropped"), report.dropped_long),
@@ -196,10 +201,15 @@ impl Job {
             counted.chain(report.warnings.iter().map(|w| warning(&w.code, &w.text, w.count))).collect::<Vec<_>>()
         };
         let eval = self.splits.eval.as_ref().map(|eval| of("evaluation", &eval.report));
+        let eval = eval.into_iter().flatten();
         let of_method = self.recipe.adapter.spec().map(|spec| spec.warnings(self.steps)).unwrap_or_default();
-        let of_method = of_method.iter().map(|text| warning("adapter", text, 1)).collect();
-        [of_method, self.adapter_warnings(), of("training", &self.splits.train.report), eval.unwrap_or_default()]
-            .concat()
+        let of_method = of_method.iter().map(|text| warning("adapter", text, 1));
+        let mut counts: IndexMap<_, usize> = IndexMap::new();
+        let of_adapter = of_method.chain(self.adapter_warnings());
+        for (warning, count) in of_adapter.chain(of("training", &self.splits.train.report)).chain(eval) {
+            *counts.entry(warning).or_default() += count;
+        }
+        counts.into_iter().map(|((code, text), count)| Event::Warning { code, text, count }).collect()
     }
 }
 

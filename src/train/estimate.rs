@@ -1,8 +1,10 @@
 //! Memory of a run before it starts: counted where it can be, modelled where it cannot.
 
+use std::collections::HashMap;
+
 use indexmap::IndexMap;
 
-use crate::adapters::{AdapterConfig, BiasMode, Module, ModuleKind, Selected};
+use crate::adapters::{AdapterConfig, ModuleKind, Selected, trainable};
 use crate::data::Splits;
 use crate::events::Memory;
 use crate::models::ModelConfig;
@@ -11,43 +13,19 @@ use crate::recipe::{BaseDtype, Recipe};
 /// The program itself: code, allocator, thread stacks, tokenizer and rows.
 const PROCESS: u64 = 56 << 20;
 
-/// Parameters that train, and all parameters including adapters.
+/// Parameters that train, and all parameters: the base's, and what adapters have beside them.
 pub fn parameters(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Selected]) -> (usize, usize) {
-    let base = base_parameters(config);
-    let Some(spec) = adapter.spec() else {
-        let trainable = if matches!(adapter, AdapterConfig::Full(_)) { base } else { 0 };
-        return (trainable, base);
-    };
-    let lora = spec.shared();
-    let adapters = spec.total_parameters(selected);
-    let modules = Module::list(config);
-    let is_whole = |module: &&Module| lora.modules_to_save.iter().any(|name| module.is_named(name));
-    let whole = modules.iter().filter(is_whole);
-    let whole: usize = whole.map(|module| module.rows * module.cols + bias_of(config, module)).sum();
-    let adapted = |module: &&Module| selected.iter().any(|s| s.path == module.path);
-    let biases: usize = match lora.bias {
-        BiasMode::None => 0,
-        BiasMode::All => modules.iter().filter(|m| !is_whole(m)).map(|module| bias_of(config, module)).sum(),
-        BiasMode::LoraOnly => modules.iter().filter(adapted).map(|module| bias_of(config, module)).sum(),
-    };
-    (adapters + whole + biases, base + adapters + spec.frozen_parameters(selected))
+    let size = |shape: &[usize]| shape.iter().product::<usize>();
+    let base: HashMap<String, usize> = config.tensors().into_iter().map(|(name, shape)| (name, size(&shape))).collect();
+    let trained = trainable(config, adapter, selected);
+    let beside = trained.iter().filter(|(path, _)| !base.contains_key(*path));
+    let beside: usize = beside.map(|(_, shape)| size(shape)).sum();
+    let frozen = adapter.spec().map_or(0, |spec| spec.frozen_parameters(selected));
+    (trained.values().map(|shape| size(shape)).sum(), base.values().sum::<usize>() + beside + frozen)
 }
 
 fn base_parameters(config: &ModelConfig) -> usize {
-    let modules = Module::list(config);
-    let own = modules.iter().filter(|module| module.kind != ModuleKind::Head || !config.tie_word_embeddings);
-    let norms = (2 * config.num_hidden_layers + 1) * config.hidden_size;
-    own.map(|module| module.rows * module.cols + bias_of(config, module)).sum::<usize>() + norms
-}
-
-fn bias_of(config: &ModelConfig, module: &Module) -> usize {
-    let biased = match module.leaf() {
-        "q_proj" | "k_proj" | "v_proj" => config.qkv_bias,
-        "o_proj" => config.o_bias,
-        "gate_proj" | "up_proj" | "down_proj" => config.mlp_bias,
-        _ => false,
-    };
-    if biased { module.rows } else { 0 }
+    config.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
 }
 
 /// The largest batch of the training set.
@@ -118,5 +96,67 @@ fn activations(config: &ModelConfig, recipe: &Recipe, batch: &Batch) -> u64 {
         4 * (block + head) as u64
     } else {
         4 * (blocks + head) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::tiny;
+    use crate::adapters::{LoraConfig, Module, Origin};
+    use crate::data::{Dataset, Report, Sequence};
+
+    fn memory(change: impl FnOnce(&mut Recipe)) -> Memory {
+        let mut recipe = crate::recipe::parse(
+            "version = 1\n[model]\npath = \"tiny\"\n[adapter.lora]\nrank = 4\n[data]\ntrain = \"rows.csv\"\n[train]\nbatch = 2\n",
+        )
+        .unwrap();
+        change(&mut recipe);
+        let row = Sequence { ids: vec![1; 10], trained: vec![true; 10], ..Sequence::default() };
+        let train = Dataset { sequences: vec![row; 3], prompts: Vec::new(), report: Report::default() };
+        let splits = Splits { train, eval: None, sha256: String::new(), stop: Vec::new() };
+        let config = tiny::llama();
+        let selected = recipe.adapter.select(&Module::list(&config), Origin::Recipe).unwrap();
+        let (trained, _) = parameters(&config, &recipe.adapter, &selected);
+        estimate(&config, &recipe, &splits, trained, &selected)
+    }
+
+    #[test]
+    fn every_part_is_counted_and_the_peak_holds_them_all() {
+        let plain = memory(|_| {});
+        // 2 · (q, k, v, o, gate, up, down) + embedding + head, and 5 norms; 4 bytes each.
+        let layer = 96 * (96 + 48 + 48 + 96) + 3 * 96 * 256;
+        assert_eq!(plain.base, 4 * (2 * layer + 2 * 512 * 96 + 5 * 96));
+        // 2 · 4 · (in + out) over the seven of a layer.
+        let adapter = 2 * 4 * (2 * (96 + 96) + 2 * (96 + 48) + 3 * (96 + 256));
+        assert_eq!((plain.adapter, plain.optimizer), (4 * adapter, 8 * adapter));
+        let heads = 2 * 2 * 10 * 512;
+        assert_eq!(plain.activations, 4 * (2 * 20 * (6 * 96 + 5 * 96 + 6 * 48 + 5 * 256) + heads));
+        let parts = plain.base + plain.adapter + plain.optimizer + plain.activations;
+        assert_eq!(plain.peak, PROCESS + parts + plain.adapter);
+    }
+
+    #[test]
+    fn what_saves_memory_is_seen_to() {
+        let plain = memory(|_| {});
+        assert_eq!(memory(|recipe| recipe.model.dtype = BaseDtype::Bf16).base, plain.base / 2);
+        assert!(memory(|recipe| recipe.train.gradient_checkpointing = true).activations < plain.activations);
+        assert!(memory(|recipe| recipe.train.batch = 1).activations < plain.activations);
+        // Three rows are all there is.
+        let [all, more] = [3, 100].map(|batch| memory(|recipe| recipe.train.batch = batch).activations);
+        assert_eq!(all, more);
+        let none = memory(|recipe| recipe.adapter = AdapterConfig::none());
+        assert!(none.adapter == 0 && none.optimizer == 0 && none.activations < plain.activations);
+    }
+
+    #[test]
+    fn a_weight_that_trains_is_counted_once_and_an_adapter_beside_it() {
+        let config = tiny::llama();
+        let lora = LoraConfig { rank: 4, modules_to_save: vec!["lm_head".into()], ..LoraConfig::default() };
+        let lora = AdapterConfig::from(lora);
+        let selected = lora.select(&Module::list(&config), Origin::Recipe).unwrap();
+        let of_adapter: usize = selected.iter().map(|site| site.rank * (site.rows + site.cols)).sum();
+        let expected = (of_adapter + 512 * 96, base_parameters(&config) + of_adapter);
+        assert_eq!(parameters(&config, &lora, &selected), expected);
     }
 }

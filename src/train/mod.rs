@@ -21,6 +21,8 @@ mod resident;
 mod run;
 mod save;
 mod subject;
+#[cfg(test)]
+mod tests;
 
 pub use adapters::Adapters;
 pub use artifact::{attach_none, attach_saved, files};

@@ -60,7 +60,10 @@ impl Run<'_> {
         bus.emit(self.started_event());
         let left = match self.pilot(bus, control) {
             Ok(Left::Done) => {
-                self.job.warnings().into_iter().for_each(|warning| bus.emit(warning));
+                // The records of a resumed run hold them already.
+                if self.resumed_from == 0 {
+                    self.job.warnings().into_iter().for_each(|warning| bus.emit(warning));
+                }
                 self.steps(bus, control, &mut evals)
             }
             left => left,
@@ -200,10 +203,11 @@ impl Run<'_> {
         if self.state.step > 0 && !self.learner.adapted().is_empty() {
             bus.emit(self.norms()?);
         }
-        let better = eval.loss.is_finite() && self.state.best.is_none_or(|best| eval.loss < best.loss);
+        let better = eval.loss.is_finite() && self.state.best.as_ref().is_none_or(|best| eval.loss < best.loss);
         if better && self.state.step > 0 {
-            self.state.best = Some(Best { loss: eval.loss, step: self.state.step });
-            self.dir.save_best(&self.files()?)?;
+            let files = self.files()?;
+            self.state.best = Some(Best::new(eval.loss, self.state.step, &files));
+            self.dir.save_best(&files)?;
         }
         evals.first.get_or_insert_with(|| eval.clone());
         evals.last = Some(eval);

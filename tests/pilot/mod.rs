@@ -132,7 +132,7 @@ fn a_pilot_decides_once_and_the_run_keeps_to_it() {
     let job = folder.job(&folder.run().recipe(), &[]);
     let [before, after] = starts(&events)[..] else { panic!() };
     assert_eq!(after.params_trainable, job.trainable);
-    assert_eq!(job.trainable, job.recipe.adapter.spec().unwrap().total_parameters(&job.selected));
+    assert_eq!(job.trainable, size(job.recipe.adapter.spec().unwrap().trains(&job.selected)));
     assert!(after.params_trainable < before.params_trainable);
     assert_eq!(after.plan["adapter"]["lora_drop"]["keep"], serde_json::json!(keep));
 
@@ -168,4 +168,8 @@ fn a_pilot_that_moves_nothing_is_an_error() {
     let error = folder.start(&sets, |bus, _| bus).unwrap_err();
     assert!(matches!(&error, Error::Input(error) if error.what.contains("nothing tells them apart")), "{error}");
     assert_eq!(folder.run().read_info().unwrap().status, RunStatus::Failed);
+}
+
+fn size(trains: indexmap::IndexMap<String, Vec<usize>>) -> usize {
+    trains.values().map(|shape| shape.iter().product::<usize>()).sum()
 }

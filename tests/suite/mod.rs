@@ -26,7 +26,8 @@ macro_rules! on {
             training: twenty_steps_equal_peft, pissa_equals_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
                 random_projections_are_shared_and_stay,
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,
-                accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip;
+                accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip,
+                the_trainable_set_is_known_beforehand, norms_train_whole;
             delta_lora: resumes_to_the_bit, micro_batches_are_one_step, only_optimizer_steps_count,
                 is_read_back_as_lora, the_shared_base_stays;
             lora_drop: energy_is_the_squared_norm_of_the_correction, energies_do_not_depend_on_batches_order_or_padding,

@@ -1,9 +1,14 @@
 //! Training steps against PEFT and against themselves.
 
-use lowrank::adapters::{AdapterConfig, DoraConfig, LoraConfig, LoraInit, Spec, Targets, VeraConfig};
+use lowrank::adapters::merge::{OutDtype, merge};
+use lowrank::adapters::peft::{self, PeftConfig};
+use lowrank::adapters::{
+    AdapterConfig, BiasMode, DoraConfig, LoraConfig, LoraInit, Module, Origin, Spec, Targets, VeraConfig, trainable,
+};
 use lowrank::data::Batch;
+use lowrank::models;
 use lowrank::recipe::BaseDtype;
-use lowrank::runtime::{DropoutKey, Learner, Micro, Runtime};
+use lowrank::runtime::{BaseSpec, DropoutKey, Learner, Micro, Runtime};
 use lowrank::train::attach_saved;
 
 use super::golden::{Fixtures, assert_close, attach, e2e, load, one_after_the_other, open};
@@ -251,4 +256,65 @@ pub fn moments_survive_a_round_trip(runtime: &dyn Runtime) {
         };
         assert_eq!(run(None), run(Some(2)));
     }
+}
+
+/// What `--dry-run` lists before anything is loaded is what trains.
+pub fn the_trainable_set_is_known_beforehand(runtime: &dyn Runtime) {
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let lora = |targets: &[&str]| LoraConfig { targets: Targets::Names(names(targets)), ..LoraConfig::default() };
+    let mut adapters: Vec<AdapterConfig> = vec![
+        AdapterConfig::none(),
+        AdapterConfig::full(),
+        LoraConfig { bias: BiasMode::All, ..lora(&["q_proj", "embed_tokens", "lm_head"]) }.into(),
+        LoraConfig { bias: BiasMode::LoraOnly, modules_to_save: names(&["norm", "k_proj"]), ..lora(&["v_proj"]) }
+            .into(),
+        LoraConfig { modules_to_save: names(&["embed_tokens", "lm_head"]), ..lora(&["down_proj"]) }.into(),
+    ];
+    adapters.extend(AdapterConfig::defaults());
+    for model in ["llama", "qwen2"] {
+        let opened = open(model);
+        let base = load(runtime, &opened, BaseDtype::F32);
+        for adapter in &adapters {
+            let selected = adapter.select(&Module::list(&opened.config), Origin::Recipe).unwrap();
+            let expected = attach(base.as_ref(), adapter, 0).trainable();
+            assert_eq!(trainable(&opened.config, adapter, &selected), expected, "{model} {adapter:?}");
+        }
+    }
+}
+
+/// Norms in `modules_to_save` train, are saved under PEFT's names, come back and merge.
+pub fn norms_train_whole(runtime: &dyn Runtime) {
+    let opened = open("llama");
+    let modules = Module::list(&opened.config);
+    let base = load(runtime, &opened, BaseDtype::F32);
+    let config: AdapterConfig = LoraConfig { modules_to_save: vec!["norm".into()], ..LoraConfig::default() }.into();
+    let mut learner = attach(base.as_ref(), &config, 3);
+    let before = learner.export();
+    let golden = fixtures("llama");
+    (0..3).for_each(|k| {
+        backward(learner.as_mut(), &golden.train_batch(k));
+        learner.step(1e-2, 1.0);
+    });
+    let values = learner.export();
+    let norms: Vec<_> = values.keys().filter(|path| path.ends_with("norm.weight")).collect();
+    assert_eq!(norms.len(), 5);
+    assert!(norms.iter().all(|path| values[*path] != before[*path]), "every norm has moved");
+
+    let tensors = peft::to_file(values.clone(), &config, &modules).unwrap();
+    assert_eq!(tensors["base_model.model.model.norm.weight"], values["model.norm.weight"]);
+    assert!(tensors.contains_key("base_model.model.model.layers.1.post_attention_layernorm.weight"));
+    let folder = tempfile::tempdir().unwrap();
+    let saved_as = PeftConfig::new(config, "base");
+    peft::write(folder.path(), &saved_as, &tensors, &modules).unwrap();
+    let batch = golden.train_batch(4);
+    let trained = learner.logits(&batch).unwrap();
+    let (again, _) = attach_saved(base.as_ref(), &opened.config, folder.path()).unwrap();
+    assert_eq!(again.logits(&batch).unwrap(), trained);
+
+    let out = folder.path().join("merged");
+    merge(opened.weights.as_ref(), &opened.config, &(saved_as, tensors), OutDtype::F32, &out, &mut |_, _| {}).unwrap();
+    let merged = models::Safetensors::open_dir(&out).unwrap();
+    let spec = BaseSpec { config: &opened.config, weights: &merged, dtype: BaseDtype::F32 };
+    let merged = attach(runtime.load(0, &spec).unwrap().as_ref(), &AdapterConfig::none(), 0);
+    assert_close(&merged.logits(&batch).unwrap(), &trained, 1e-4, "merged");
 }

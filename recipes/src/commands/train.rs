@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lowrank::adapters::AdapterConfig;
 use lowrank::checkpoint::{self, Layout};
-use lowrank::events::{Bus, Console, Control, Status};
+use lowrank::events::{Bus, Console, Control, Format, Status};
 use lowrank::recipe::Resolved;
 use lowrank::train::{Begun, Job, Options, Outcome, resume_command};
 use lowrank::{Error, Result};
@@ -14,7 +14,7 @@ use lowrank_cli::{SHIPPED, pick, stdout};
 /// What an interruption from the dashboard counts as.
 const SIGINT: i32 = 2;
 
-use crate::args::{OnDevice, Output, Overrides};
+use crate::args::{Drawing, OnDevice, Output, Overrides};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,12 +45,8 @@ pub struct Train {
     /// Check everything, print the resolved recipe on stdout, train nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Show the dashboard even where it would not start by itself
-    #[arg(long, overrides_with = "no_tui")]
-    pub tui: bool,
-    /// Plain lines instead of the dashboard
-    #[arg(long)]
-    pub no_tui: bool,
+    #[command(flatten)]
+    pub drawing: Drawing,
 }
 
 impl Train {
@@ -67,7 +63,7 @@ impl Train {
         let mut console = Console::stderr(output.format, output.color, job.recipe.log.every);
         if self.dry_run {
             job.initial()?;
-            console.banner(&job.banner());
+            console.banner(&job.banner().line("parameters", job.trainable_lines()));
             return stdout::print(&job.recipe.to_toml()?);
         }
         let options = Options { out: self.out.clone(), resume: self.resume.clone() };
@@ -77,7 +73,9 @@ impl Train {
             return Ok(());
         };
         if !output.quiet {
-            console.banner(&run.banner());
+            let parameters = (output.verbose > 0).then(|| run.job.trainable_lines());
+            console
+                .banner(&parameters.into_iter().fold(run.banner(), |banner, lines| banner.line("parameters", lines)));
             notes.iter().for_each(|note| eprintln!("{note}"));
         }
         warnings.iter().for_each(|warning| eprintln!("warn   {warning}"));
@@ -91,7 +89,7 @@ impl Train {
             eprintln!("go on with: {}", resume_command(&path));
             return Err(Error::Interrupted { signal: outcome.signal.unwrap_or(SIGINT) });
         }
-        if !output.quiet {
+        if !output.quiet && output.format == Format::Text {
             eprintln!("{}", summary(&job.recipe.adapter, &path, &outcome));
         }
         Ok(())
@@ -115,14 +113,7 @@ impl Train {
     #[cfg(feature = "tui")]
     fn listen(&self, bus: Bus, console: Console<Stderr>, control: &Control, output: &Output) -> Result<Bus> {
         use lowrank::dashboard::{DashboardSink, Tui, should_use};
-        use lowrank::events::Format;
-        let tui = if self.no_tui || output.format == Format::Json {
-            Tui::Never
-        } else if self.tui {
-            Tui::Always
-        } else {
-            Tui::Auto
-        };
+        let tui = if output.format == Format::Json { Tui::Never } else { self.drawing.choice() };
         match should_use(tui) {
             true => Ok(bus.with(DashboardSink::start(control, 1)?).with(console.summary())),
             false if output.quiet => Ok(bus),

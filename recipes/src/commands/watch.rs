@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use lowrank::checkpoint::Layout;
 use lowrank::{Error, Result};
 
-use crate::args::Output;
+use crate::args::{Drawing, Output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,6 +23,8 @@ pub struct Watch {
     /// Write the frame as it stands now into an SVG picture instead, 100 columns by 30 lines
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub drawing: Drawing,
 }
 
 impl Watch {
@@ -31,7 +33,7 @@ impl Watch {
         if let Some(run) = self.runs.iter().find(|run| !run.exists()) {
             return Err(Error::input("no such run").file(run).into());
         }
-        let Some(file) = &self.svg else { return lowrank::dashboard::watch(&self.runs) };
+        let Some(file) = &self.svg else { return lowrank::dashboard::watch(&self.runs, self.drawing.choice()) };
         let mut records = Vec::new();
         for run in &self.runs {
             records.extend(lowrank::events::read(Layout::of(run)?.metrics())?);

@@ -31,7 +31,7 @@ use lowrank_kernels::{LowRank, LowRankBackend, low_rank, path_hash};
 
 use super::method::{Method, Rule, Start, dropped};
 use super::peft::Part;
-use super::{AdapterConfig, Findings, Selected, Shared, Spec, Update, method_config};
+use super::{AdapterConfig, Findings, Selected, Shared, Spec, Update, lora, method_config};
 use crate::Result;
 use crate::error::InputError;
 use crate::nn::{Linear, Pass};
@@ -146,8 +146,10 @@ impl Spec for AdaLoraConfig {
         }
     }
 
-    fn parameters(&self, site: &Selected) -> usize {
-        site.rank * (site.rows + site.cols + 1)
+    fn fields(&self, site: &Selected) -> Vec<(&'static str, Vec<usize>)> {
+        let mut fields = lora::fields(site);
+        fields.push(("lora_E", vec![site.rank, 1]));
+        fields
     }
 
     fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {

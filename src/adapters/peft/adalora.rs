@@ -40,6 +40,9 @@ pub(super) fn read(
     if config.alpha <= 0.0 {
         warnings.push(format!("lora_alpha {} stands for init_r, {init_rank}", config.alpha));
     }
+    if fields.boolean("use_dora")? {
+        return Err(InputError::new("AdaLoRA has no DoRA, in PEFT neither").key("use_dora").found("true"));
+    }
     for key in IGNORED {
         if fields.take(key).is_some_and(|value| is_active(&value)) && MISLEADING.contains(&key) {
             warnings.push(format!("{key} is passed over, as PEFT does in AdaLoRA"));

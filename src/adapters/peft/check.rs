@@ -69,14 +69,17 @@ fn adapter_tensors(config: &AdapterConfig, adapted: &[Selected]) -> Vec<(String,
 
 /// The shape that a tensor of the base must have, or `None` if the configuration has no place for it.
 fn base_shape(part: Part, module: &Module, adapted: bool, saved: &[&Module]) -> Option<Vec<usize>> {
-    let Module { kind, rows, cols, .. } = *module;
     match (part, adapted) {
-        (Part::BaseLayerWeight, true) => Some(vec![rows, cols]),
-        (Part::BaseLayerBias, true) | (Part::Bias, false) => Some(vec![rows]),
+        (Part::BaseLayerWeight, true) => Some(module.weight_shape()),
+        (Part::BaseLayerBias, true) | (Part::Bias, false) if module.is_adaptable() => Some(vec![module.rows]),
         // PEFT also saves embeddings and heads that nobody adapted, when the vocabulary was resized.
-        (Part::Weight, false) if kind != ModuleKind::Linear || saved.contains(&module) => Some(vec![rows, cols]),
+        (Part::Weight, false) if is_vocabulary(module) || saved.contains(&module) => Some(module.weight_shape()),
         _ => None,
     }
+}
+
+fn is_vocabulary(module: &Module) -> bool {
+    matches!(module.kind, ModuleKind::Embedding | ModuleKind::Head)
 }
 
 fn same_shape(name: &str, tensor: &HostTensor, expected: &[usize]) -> Result<()> {

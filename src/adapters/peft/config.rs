@@ -73,7 +73,7 @@ impl PeftConfig {
     /// Reads a file of at most 1 MiB. Errors name the file and the key.
     pub fn read(path: &Path, model_type: &str) -> Result<Self> {
         let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(Error::io(path))?;
+        let file = std::fs::File::open(path).map_err(Error::unreadable(path))?;
         let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
         if text.len() as u64 > MAX_BYTES {
             return Err(Error::input("the adapter configuration is too large")

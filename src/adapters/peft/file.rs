@@ -13,7 +13,7 @@ pub type AdapterTensors = HostTensors;
 /// Reads a whole adapter file as f32 and checks every tensor against the configuration and the
 /// modules of the model.
 pub(super) fn read(path: &Path, config: &AdapterConfig, modules: &[Module]) -> Result<AdapterTensors> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let bytes = std::fs::read(path).map_err(Error::unreadable(path))?;
     let mut tensors = tensors::decode(&bytes, path)?;
     tensors.retain(|name, _| !is_leak(name));
     tensors::check_finite(&tensors).map_err(|error| error.file(path))?;

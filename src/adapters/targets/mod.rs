@@ -92,9 +92,11 @@ impl AdapterConfig {
 /// Errors name every unusable pattern, every entry of a recipe that matches nothing, and, when no
 /// module is left, what was asked for and what the model has.
 pub fn select(modules: &[Module], config: &Shared, origin: Origin) -> Result<Vec<Selected>> {
+    // A norm has nothing of low rank to it; it only ever trains whole.
+    let (modules, norms): (Vec<_>, Vec<_>) = modules.iter().cloned().partition(Module::is_adaptable);
     let rules = Rules::new(config).map_err(|problem| origin.report(vec![problem]))?;
     let mut problems = match origin {
-        Origin::Recipe => problems::unmatched(&rules, modules, config),
+        Origin::Recipe => problems::unmatched(&rules, &modules, &norms, config),
         Origin::AdapterFile => Vec::new(),
     };
     let mut used = Used::new(config);
@@ -102,7 +104,7 @@ pub fn select(modules: &[Module], config: &Shared, origin: Origin) -> Result<Vec
     let selected = taken.map(|module| rules.adapt(module, config, &mut used)).collect::<Result<Vec<_>, _>>();
     let selected = selected.map_err(|problem| origin.report(vec![problem]))?;
     if selected.is_empty() && problems.is_empty() {
-        problems.push(problems::nothing_selected(modules, config, &rules));
+        problems.push(problems::nothing_selected(&modules, config, &rules));
     }
     if origin == Origin::Recipe && !selected.is_empty() {
         problems.extend(used.never());
@@ -110,16 +112,22 @@ pub fn select(modules: &[Module], config: &Shared, origin: Origin) -> Result<Vec
     if problems.is_empty() { Ok(selected) } else { Err(origin.report(problems)) }
 }
 
-/// The modules that `modules_to_save` trains whole. A recipe's name that is no module is an error.
+/// The modules that `modules_to_save` trains whole, norms among them. As in PEFT a name is the end of a path, at a dot or not: `norm`
+/// is every norm, `model.norm` the last one. A recipe's name that is no module is an error.
 pub fn saved<'a>(modules: &'a [Module], config: &Shared, origin: Origin) -> Result<Vec<&'a Module>> {
     if origin == Origin::Recipe {
-        let problems = problems::unmatched_names("modules_to_save", &config.modules_to_save, modules);
+        let is_there = |name: &String| modules.iter().any(|module| is_saved(module, std::slice::from_ref(name)));
+        let lost = config.modules_to_save.iter().filter(|name| !is_there(name));
+        let problems: Vec<_> = lost.map(|name| problems::no_such_module("modules_to_save", name, modules)).collect();
         if !problems.is_empty() {
             return Err(origin.report(problems));
         }
     }
-    let named = |module: &&Module| config.modules_to_save.iter().any(|name| module.is_named(name));
-    Ok(modules.iter().filter(named).collect())
+    Ok(modules.iter().filter(|module| is_saved(module, &config.modules_to_save)).collect())
+}
+
+pub(super) fn is_saved(module: &Module, names: &[String]) -> bool {
+    names.iter().any(|name| !name.is_empty() && module.path.ends_with(name.as_str()))
 }
 
 /// Paths of every linear layer but the output embedding: what `all-linear` stands for.
@@ -192,6 +200,29 @@ mod tests {
         assert_eq!(paths(&config), expected);
         let config = Shared { exclude: names(&["q_proj"]), targets: names(&["q_proj"]), ..Default::default() };
         assert!(refusal(&config, Origin::Recipe).contains("excluded or saved whole"));
+    }
+
+    /// `any(key.endswith(name) for name in modules_to_save)` in PEFT, and it wants every tensor of such a module in the file.
+    #[test]
+    fn norms_are_saved_whole_and_never_targeted() {
+        let modules = Module::list(&tiny::llama());
+        let whole = |name: &str| {
+            let config = Shared { modules_to_save: strings(&[name]), ..Default::default() };
+            let saved = saved(&modules, &config, Origin::Recipe);
+            saved.map(|saved| saved.into_iter().map(|module| module.path.clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(whole("model.norm").unwrap(), ["model.norm"]);
+        assert_eq!(whole("norm").unwrap().len(), 5);
+        assert_eq!(whole("1.input_layernorm").unwrap(), ["model.layers.1.input_layernorm"]);
+        assert!(whole("").is_err());
+        let config = Shared { targets: Targets::Pattern(r"model\.(layers\.0|norm).*".into()), ..Default::default() };
+        assert_eq!(paths(&config).len(), 7);
+        let config = Shared { targets: names(&["q_proj", "norm"]), ..Default::default() };
+        let message = refusal(&config, Origin::Recipe);
+        assert!(message.contains("a norm carries no adapter") && message.contains("modules_to_save"), "{message}");
+        // A name that ends where no dot is claims the module as well.
+        let config = Shared { modules_to_save: strings(&["proj"]), ..Default::default() };
+        assert!(refusal(&config, Origin::Recipe).contains("saved whole"));
     }
 
     #[test]

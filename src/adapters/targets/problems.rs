@@ -5,13 +5,13 @@ use crate::adapters::{Module, Shared, Targets};
 use crate::error::InputError;
 
 /// Entries that match no module at all.
-pub(super) fn unmatched(rules: &Rules, modules: &[Module], config: &Shared) -> Vec<InputError> {
+pub(super) fn unmatched(rules: &Rules, modules: &[Module], norms: &[Module], config: &Shared) -> Vec<InputError> {
     let mut problems = Vec::new();
     if let Targets::Names(names) = &config.targets {
-        problems.extend(unmatched_names("targets", names, modules));
+        problems.extend(unmatched_names("targets", names, modules, norms));
     }
     match &config.exclude {
-        Targets::Names(names) => problems.extend(unmatched_names("exclude", names, modules)),
+        Targets::Names(names) => problems.extend(unmatched_names("exclude", names, modules, norms)),
         Targets::Pattern(pattern) if !modules.iter().any(|module| rules.exclude.matches(module)) => {
             problems.push(InputError::new("no module matches").key("exclude").found(pattern));
         }
@@ -47,12 +47,20 @@ pub(super) fn layers(config: &Shared) -> Result<(), InputError> {
     }
 }
 
-pub(super) fn unmatched_names(key: &str, names: &[String], modules: &[Module]) -> Vec<InputError> {
+fn unmatched_names(key: &str, names: &[String], modules: &[Module], norms: &[Module]) -> Vec<InputError> {
     let lost = names.iter().filter(|name| !modules.iter().any(|module| module.is_named(name)));
-    lost.map(|name| {
-        InputError::new("no module has this name").key(key).found(format!("{name:?}")).hint(closest(name, modules))
-    })
-    .collect()
+    let problem = |name: &String| match norms.iter().any(|norm| norm.is_named(name)) {
+        true => InputError::new("a norm carries no adapter")
+            .key(key)
+            .found(format!("{name:?}"))
+            .hint("`modules_to_save` trains it whole"),
+        false => no_such_module(key, name, modules),
+    };
+    lost.map(problem).collect()
+}
+
+pub(super) fn no_such_module(key: &str, name: &str, modules: &[Module]) -> InputError {
+    InputError::new("no module has this name").key(key).found(format!("{name:?}")).hint(closest(name, modules))
 }
 
 pub(super) fn nothing_selected(modules: &[Module], config: &Shared, rules: &Rules) -> InputError {

@@ -12,6 +12,7 @@ pub(super) struct Rules {
     pub targets: Matcher,
     pub exclude: Matcher,
     saved: Vec<Regex>,
+    saved_names: Vec<String>,
     pub layers: Vec<usize>,
     layer_index: Vec<Regex>,
     ranks: Vec<(Regex, usize)>,
@@ -55,6 +56,7 @@ impl Rules {
             },
             exclude: Matcher::new(&config.exclude).map_err(|problem| problem.key("exclude"))?,
             saved: compile("modules_to_save", &config.modules_to_save, |name| pattern::segment(name))?,
+            saved_names: config.modules_to_save.clone(),
             layers: config.layers.clone(),
             layer_index: compile("layers_pattern", &segments, |name| pattern::layer_index(*name))?,
             ranks: keyed("rank_pattern", &config.rank_pattern)?,
@@ -67,7 +69,9 @@ impl Rules {
     }
 
     pub fn is_excluded(&self, module: &Module) -> bool {
-        self.exclude.matches(module) || self.saved.iter().any(|name| name.is_match(&module.path))
+        self.exclude.matches(module)
+            || super::is_saved(module, &self.saved_names)
+            || self.saved.iter().any(|name| name.is_match(&module.path))
     }
 
     /// PEFT looks at layer indices only where a name is a suffix: a full path says its own layer.

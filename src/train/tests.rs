@@ -1,0 +1,212 @@
+//! The loop over a learner that computes nothing.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use indexmap::IndexMap;
+
+use super::{Begun, Job, Options, Outcome, Target};
+use crate::Result;
+use crate::adapters::Selected;
+use crate::data::Batch;
+use crate::events::{self, Bus, Control, Event, Record, Request, Sink, Status};
+use crate::recipe::Shipped;
+use crate::runtime::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Micro, MicroResult, Runtime, Sampling};
+use crate::tensors::HostTensors;
+
+struct Still;
+
+impl Runtime for Still {
+    fn name(&self) -> &'static str {
+        "still"
+    }
+    fn devices(&self) -> Vec<DeviceInfo> {
+        Vec::new()
+    }
+    fn load(&self, _: usize, _: &BaseSpec<'_>) -> Result<Box<dyn Base>> {
+        Ok(Box::new(Still))
+    }
+}
+
+impl Base for Still {
+    fn attach(&self, _: &AdapterSpec<'_>) -> Result<Box<dyn Learner>> {
+        Ok(Box::new(Still))
+    }
+    fn bytes(&self) -> u64 {
+        0
+    }
+}
+
+impl Learner for Still {
+    fn adapted(&self) -> &[Selected] {
+        &[]
+    }
+    fn trainable(&self) -> IndexMap<String, Vec<usize>> {
+        IndexMap::new()
+    }
+    fn logits(&self, _: &Batch) -> Result<Vec<f32>> {
+        Ok(Vec::new())
+    }
+    fn loss(&self, batch: &Batch) -> Result<f64> {
+        Ok(batch.trained_tokens() as f64)
+    }
+    fn generate(&self, _: &[u32], _: &Sampling, _: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>> {
+        Ok(Vec::new())
+    }
+    fn accumulate(&mut self, batch: &Batch, _: &Micro) -> Result<MicroResult> {
+        Ok(MicroResult { loss: batch.trained_tokens() as f64, ..MicroResult::default() })
+    }
+    fn grad_norm(&mut self) -> f64 {
+        1.0
+    }
+    fn step(&mut self, _: f64, _: f64) {}
+    fn discard(&mut self) {}
+    fn rates(&self, lr: f64) -> IndexMap<String, f64> {
+        IndexMap::from([("matrices".to_string(), lr)])
+    }
+    fn ranks(&self) -> Option<Event> {
+        None
+    }
+    fn finish(&mut self) {}
+    fn export(&self) -> HostTensors {
+        HostTensors::new()
+    }
+    fn gradients(&self) -> IndexMap<String, Vec<f32>> {
+        IndexMap::new()
+    }
+    fn import(&mut self, _: &HostTensors) -> Result<()> {
+        Ok(())
+    }
+    fn state(&self) -> HostTensors {
+        HostTensors::new()
+    }
+    fn set_state(&mut self, _: &HostTensors, _: usize) -> Result<()> {
+        Ok(())
+    }
+}
+
+const RECIPE: &str = r#"
+version = 1
+[model]
+path = "tiny"
+[adapter.full]
+[data]
+train = "rows.csv"
+eval = "rows.csv"
+max_len = 16
+[train]
+batch = 2
+max_steps = 6
+eval_every = 3
+save_every = 2
+"#;
+
+/// Three rows that fit, and one that is too long and is left out.
+fn job(folder: &Path) -> Job {
+    let long = "word ".repeat(40);
+    let rows = format!("prompt,completion\na,b\nc,d\ne,f\ng,{long}\n");
+    std::fs::write(folder.join("rows.csv"), rows).unwrap();
+    let recipe = folder.join("my.toml");
+    std::fs::write(&recipe, RECIPE).unwrap();
+    let resolved = Shipped(&[]).load(recipe.to_str().unwrap(), &[]).unwrap();
+    let device = DeviceInfo { name: "still".into(), description: String::new() };
+    Job::prepare(&resolved, &Target { runtime: &Still, index: 0, device }).unwrap()
+}
+
+/// Keeps what happens, and answers it.
+struct Script<F>(Arc<Mutex<Vec<Event>>>, F);
+
+impl<F: FnMut(&Event) + Send> Sink for Script<F> {
+    fn record(&mut self, record: &Record) {
+        self.0.lock().unwrap().push(record.event.clone());
+        (self.1)(&record.event);
+    }
+}
+
+fn train(
+    job: &Job,
+    options: &Options,
+    control: &Control,
+    answer: impl FnMut(&Event) + Send + 'static,
+) -> (Result<Outcome>, Vec<Event>) {
+    let Begun { run, .. } = job.begin(options).unwrap();
+    let run = run.unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let bus: Bus = run.bus().unwrap().with(Script(seen.clone(), answer));
+    let outcome = run.train(&bus, control);
+    drop(bus);
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    (outcome, seen)
+}
+
+fn later(control: &Control, milliseconds: u64, requests: &'static [Request]) {
+    let control = control.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        requests.iter().for_each(|request| control.request(*request));
+    });
+}
+
+#[test]
+fn saving_and_evaluating_do_not_wait_for_a_pause_to_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = job(folder.path());
+    let control = Control::new();
+    let (listener, mut missing) = (control.clone(), 2);
+    // Without an answer the test ends all the same, and fails.
+    later(&control, 20_000, &[Request::StopNow]);
+    let options = Options { out: Some(folder.path().join("run")), resume: None };
+    let (outcome, seen) = train(&job, &options, &control, move |event| match event {
+        Event::Step(step) if step.step == 1 => {
+            listener.request(Request::TogglePause);
+            later(&listener, 120, &[Request::Save, Request::Evaluate]);
+        }
+        Event::Saved { step: 1, .. } | Event::Eval(events::Eval { step: 1, .. }) => {
+            missing -= 1;
+            if missing == 0 {
+                listener.request(Request::StopNow);
+            }
+        }
+        _ => {}
+    });
+    assert_eq!(outcome.unwrap().status, Status::Interrupted);
+    let steps = seen.iter().filter(|event| matches!(event, Event::Step(_))).count();
+    let answers = seen.iter().filter(|event| !matches!(event, Event::Step(_)) && event.step() == Some(1)).count();
+    assert_eq!((steps, answers), (1, 2), "{seen:#?}");
+}
+
+#[test]
+fn a_resumed_run_does_not_repeat_its_warnings() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = job(folder.path());
+    let out = folder.path().join("run");
+    let warned = |seen: &[Event]| -> Vec<(String, usize)> {
+        let warnings = seen.iter().filter_map(|event| match event {
+            Event::Warning { code, count, .. } => Some((code.clone(), *count)),
+            _ => None,
+        });
+        warnings.collect()
+    };
+    // One over-long row and four without a space at the seam, in the training file and in the same file as evaluation.
+    let expected =
+        [("over_length", 1), ("prompt_touches_completion", 8), ("over_length", 1), ("eval_rows_in_train", 3)];
+    let expected = expected.map(|(code, count)| (code.to_string(), count));
+    let control = Control::new();
+    let listener = control.clone();
+    let (outcome, seen) = train(&job, &Options { out: Some(out.clone()), resume: None }, &control, move |event| {
+        if event.step() == Some(3) {
+            listener.request(Request::Stop);
+        }
+    });
+    assert_eq!((outcome.unwrap().status, &warned(&seen)[..]), (Status::Interrupted, &expected[..]));
+    let again = Options { out: None, resume: Some(Some(out.clone())) };
+    let (outcome, seen) = train(&job, &again, &Control::new(), |_| {});
+    assert_eq!((outcome.unwrap().status, warned(&seen)), (Status::Finished, Vec::new()));
+    let records: Vec<_> =
+        events::read(out.join("metrics.jsonl")).unwrap().into_iter().map(|record| record.event).collect();
+    assert_eq!(warned(&records), expected);
+    let steps: Vec<_> =
+        records.iter().filter_map(|event| if let Event::Step(step) = event { Some(step.step) } else { None }).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+}
