@@ -51,6 +51,9 @@ impl Learner for Still {
     fn loss(&self, batch: &Batch) -> Result<f64> {
         Ok(batch.trained_tokens() as f64)
     }
+    fn update_energy(&self, _: &Batch) -> Result<IndexMap<String, f64>> {
+        Ok(IndexMap::new())
+    }
     fn generate(&self, _: &[u32], _: &Sampling, _: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>> {
         Ok(Vec::new())
     }
@@ -125,7 +128,7 @@ impl<F: FnMut(&Event) + Send> Sink for Script<F> {
 }
 
 fn train(
-    job: &Job,
+    job: &mut Job,
     options: &Options,
     control: &Control,
     answer: impl FnMut(&Event) + Send + 'static,
@@ -151,13 +154,13 @@ fn later(control: &Control, milliseconds: u64, requests: &'static [Request]) {
 #[test]
 fn saving_and_evaluating_do_not_wait_for_a_pause_to_end() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path());
+    let mut job = job(folder.path());
     let control = Control::new();
     let (listener, mut missing) = (control.clone(), 2);
     // Without an answer the test ends all the same, and fails.
     later(&control, 20_000, &[Request::StopNow]);
     let options = Options { out: Some(folder.path().join("run")), resume: None };
-    let (outcome, seen) = train(&job, &options, &control, move |event| match event {
+    let (outcome, seen) = train(&mut job, &options, &control, move |event| match event {
         Event::Step(step) if step.step == 1 => {
             listener.request(Request::TogglePause);
             later(&listener, 120, &[Request::Save, Request::Evaluate]);
@@ -179,7 +182,7 @@ fn saving_and_evaluating_do_not_wait_for_a_pause_to_end() {
 #[test]
 fn a_resumed_run_does_not_repeat_its_warnings() {
     let folder = tempfile::tempdir().unwrap();
-    let job = job(folder.path());
+    let mut job = job(folder.path());
     let out = folder.path().join("run");
     let warned = |seen: &[Event]| -> Vec<(String, usize)> {
         let warnings = seen.iter().filter_map(|event| match event {
@@ -194,14 +197,14 @@ fn a_resumed_run_does_not_repeat_its_warnings() {
     let expected = expected.map(|(code, count)| (code.to_string(), count));
     let control = Control::new();
     let listener = control.clone();
-    let (outcome, seen) = train(&job, &Options { out: Some(out.clone()), resume: None }, &control, move |event| {
+    let (outcome, seen) = train(&mut job, &Options { out: Some(out.clone()), resume: None }, &control, move |event| {
         if event.step() == Some(3) {
             listener.request(Request::Stop);
         }
     });
     assert_eq!((outcome.unwrap().status, &warned(&seen)[..]), (Status::Interrupted, &expected[..]));
     let again = Options { out: None, resume: Some(Some(out.clone())) };
-    let (outcome, seen) = train(&job, &again, &Control::new(), |_| {});
+    let (outcome, seen) = train(&mut job, &again, &Control::new(), |_| {});
     assert_eq!((outcome.unwrap().status, warned(&seen)), (Status::Finished, Vec::new()));
     let records: Vec<_> =
         events::read(out.join("metrics.jsonl")).unwrap().into_iter().map(|record| record.event).collect();
