@@ -24,7 +24,7 @@ fn finetune() -> Result<()> {
     let resolved = SHIPPED.load(&recipe, &overrides)?;
 
     // Opens model and data and checks that all of it fits together. Nothing is written yet.
-    let job = Job::prepare(&resolved, &pick("auto")?)?;
+    let mut job = Job::prepare(&resolved, &pick("auto")?)?;
     eprint!("{}", job.banner());
 
     // Loads the frozen base onto the device, attaches the adapter, makes the run directory.
@@ -34,7 +34,7 @@ fn finetune() -> Result<()> {
     // Everything the loop says is an event; here they become lines, and `metrics.jsonl` by themselves.
     let control = Control::new();
     control.install_signal_handlers()?;
-    let bus = run.bus()?.with(Console::stderr(Format::Text, Color::Auto, job.recipe.log.every));
+    let bus = run.bus()?.with(Console::stderr(Format::Text, Color::Auto, run.job.recipe.log.every));
     let path = run.path();
     let outcome = run.train(&bus, &control)?;
 

@@ -45,11 +45,11 @@ fn pretrain() -> Result<()> {
     let mut sets: Vec<String> = arguments.collect();
     sets.push(format!("model.path={:?}", start.display().to_string()));
     sets.push(format!("data.train={:?}", data.display().to_string()));
-    let job = Job::prepare(&SHIPPED.load("tiny/pretrain", &sets)?, &pick("auto")?)?;
+    let mut job = Job::prepare(&SHIPPED.load("tiny/pretrain", &sets)?, &pick("auto")?)?;
     eprint!("{}", job.banner());
     let begun = job.begin(&Options { out: Some(out.join("run")), resume: None })?;
     let run = begun.run.ok_or_else(|| Error::Failed("nothing to train".into()))?;
-    let bus = run.bus()?.with(Console::stderr(Format::Text, Color::Auto, job.recipe.log.every));
+    let bus = run.bus()?.with(Console::stderr(Format::Text, Color::Auto, run.job.recipe.log.every));
     let control = Control::new();
     control.install_signal_handlers()?;
     let outcome = run.train(&bus, &control)?;

@@ -1,6 +1,7 @@
 //! What a user can observe, on burn-flex.
 
 mod layout;
+mod pilot;
 mod suite;
 
 use lowrank::runtime::Runtime;

@@ -7,7 +7,8 @@ macro_rules! shipped {
 }
 
 /// `NAME` is the file `recipes/NAME.toml`.
-pub const SHIPPED: Shipped = shipped!["tiny/lora", "tiny/adalora", "tiny/full", "tiny/pretrain", "smollm2/e2e"];
+pub const SHIPPED: Shipped =
+    shipped!["tiny/lora", "tiny/adalora", "tiny/lora_drop", "tiny/full", "tiny/pretrain", "smollm2/e2e"];
 
 #[cfg(test)]
 mod tests {

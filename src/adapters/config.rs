@@ -5,9 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::peft::Part;
-use super::{AdapterConfig, Findings, Selected};
+use super::{AdapterConfig, Findings, ModuleKind, Pilot, Selected};
 use crate::Result;
 use crate::error::InputError;
+use crate::optim::Form;
 use crate::tensors::HostTensors;
 
 /// The keys that decide which modules carry an adapter, and of what rank and scale.
@@ -87,14 +88,48 @@ pub trait Spec {
         Ok(selected)
     }
 
+    /// Why the method cannot start on these modules together.
+    fn refuses_all(&self, _selected: &[Selected]) -> Option<InputError> {
+        None
+    }
+
     /// Parameters that train in one module.
     fn parameters(&self, site: &Selected) -> usize {
         site.rank * (site.rows + site.cols)
     }
 
+    /// Parameters that train in all modules together; less than the sum where modules share some.
+    fn total_parameters(&self, selected: &[Selected]) -> usize {
+        selected.iter().map(|site| self.parameters(site)).sum()
+    }
+
+    /// The short training that must come first, where the configuration leaves something open.
+    fn pilot(&self) -> Option<&dyn Pilot> {
+        None
+    }
+
+    /// Parameters that the adapters of all modules have together and do not train.
+    fn frozen_parameters(&self, _selected: &[Selected]) -> usize {
+        0
+    }
+
     /// Floats per token that one module's correction keeps between forward and backward.
     fn retained(&self, site: &Selected) -> usize {
-        site.rank + site.cols
+        match site.kind {
+            // A's columns are looked up, so there is no x to keep.
+            ModuleKind::Embedding => site.rank,
+            ModuleKind::Linear | ModuleKind::Head => site.rank + site.cols,
+        }
+    }
+
+    /// The arithmetic of AdamW that the method's reference was trained with.
+    fn optimizer(&self) -> Form {
+        Form::Torch
+    }
+
+    /// Why `optim.lora_plus_ratio` means nothing to the method; none where an A and a B train.
+    fn refuses_lora_plus(&self) -> Option<&'static str> {
+        None
     }
 
     /// What is odd about a run of this many optimizer steps, one sentence each.

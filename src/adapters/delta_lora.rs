@@ -65,8 +65,9 @@ impl Spec for DeltaLoraConfig {
         false
     }
 
-    fn retained(&self, site: &Selected) -> usize {
-        3 * site.rank + site.cols
+    /// The snapshot.
+    fn frozen_parameters(&self, selected: &[Selected]) -> usize {
+        selected.iter().map(|site| site.rank * (site.rows + site.cols)).sum()
     }
 
     fn warnings(&self, total_steps: usize) -> Vec<String> {

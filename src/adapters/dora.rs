@@ -60,6 +60,12 @@ impl Spec for DoraConfig {
         self.init.refuses(site)
     }
 
+    fn frozen_parameters(&self, selected: &[Selected]) -> usize {
+        let start = if self.init.factorises() { 1 } else { 0 };
+        let of = |site: &Selected| start * site.rank * (site.rows + site.cols) + site.outputs_and_inputs()[0];
+        selected.iter().map(of).sum()
+    }
+
     fn parameters(&self, site: &Selected) -> usize {
         let [out, cols] = site.outputs_and_inputs();
         site.rank * (out + cols) + out
@@ -330,7 +336,7 @@ mod tests {
             let base = linear(&golden);
             let mut dora = moved(&golden, ["lora_A", "lora_B"], fresh(&base, 4, 2.0, init));
             dora.adapter.dropout = 0.5;
-            let pass = Pass { dropout: Some(DropoutKey { seed: 5, step: 1, micro: 0 }) };
+            let pass = Pass { dropout: Some(DropoutKey { seed: 5, step: 1, micro: 0 }), ..Pass::EVAL };
             let (w, s) = (base.weight.dense(), dora.adapter.scaling);
             let product = |a: T<2>, b: T<2>| b.matmul(a) * s;
             let residual = match (&dora.adapter.start_A, &dora.adapter.start_B) {

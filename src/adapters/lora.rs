@@ -60,6 +60,11 @@ impl Spec for LoraConfig {
         self.init.refuses(site)
     }
 
+    fn frozen_parameters(&self, selected: &[Selected]) -> usize {
+        let start = |site: &Selected| site.rank * (site.rows + site.cols);
+        if self.init.factorises() { selected.iter().map(start).sum() } else { 0 }
+    }
+
     /// PEFT would look for a changed base under a start that factorises: what is saved is a plain product over the original.
     fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
         if !self.init.factorises() {
@@ -121,7 +126,9 @@ impl<B: LowRankBackend> Method<B> for Lora<B> {
     fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
         let y = base.base(x.clone());
         let kept = dropped(x.clone(), self.dropout, self.layer, pass);
-        y + self.correction(kept, x)
+        let correction = self.correction(kept, x);
+        pass.measure(self.layer, &correction);
+        y + correction
     }
 
     fn embed(&self, ids: Tensor<B, 1, Int>, base: &Embedding<B>) -> Tensor<B, 2> {
@@ -239,7 +246,7 @@ mod tests {
         let draws = 4000;
         let mut sum = vec![0f64; 80];
         for step in 0..draws {
-            let pass = Pass { dropout: Some(DropoutKey { seed: 5, step, micro: 0 }) };
+            let pass = Pass { dropout: Some(DropoutKey { seed: 5, step, micro: 0 }), ..Pass::EVAL };
             let y = lora.forward(x.clone(), &base, pass).into_data().to_vec::<f32>().unwrap();
             sum.iter_mut().zip(y).for_each(|(sum, y)| *sum += f64::from(y));
         }

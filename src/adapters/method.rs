@@ -6,7 +6,7 @@ use burn::module::Param;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use indexmap::IndexMap;
-use lowrank_kernels::{LowRankBackend, dropout_mask};
+use lowrank_kernels::{LowRankBackend, dropout};
 
 use super::Selected;
 use super::random::Stream;
@@ -51,6 +51,11 @@ pub enum Moment {
 
 /// What a method may do across layers around an optimizer step. All tensors are flat, on the backend under autodiff, by path.
 pub trait Rule<B: Backend> {
+    /// Parameters have the values to go on from: when the learner is made, and when others were read into it.
+    fn loaded(&mut self, _params: &IndexMap<String, Tensor<B, 1>>) -> Result<()> {
+        Ok(())
+    }
+
     /// Changes the gathered gradients before their norm is taken: a regulariser adds its own here, once a step.
     fn regularise(&mut self, _params: &IndexMap<String, Tensor<B, 1>>, _grads: &mut GradMap<B>) {}
 
@@ -138,10 +143,7 @@ impl<B: LowRankBackend> Start<'_, B> {
 /// The adapter branch's input: x, or x with entries dropped.
 pub fn dropped<B: LowRankBackend>(x: Tensor<B, 2>, p: f64, layer: u64, pass: Pass) -> Tensor<B, 2> {
     match pass.dropout {
-        Some(key) if p > 0.0 => {
-            let mask = dropout_mask(x.dims(), p, key.layer(layer), &x.device());
-            x * mask
-        }
+        Some(key) if p > 0.0 => dropout(x, p, key.layer(layer)),
         _ => x,
     }
 }
@@ -150,4 +152,25 @@ pub fn dropped<B: LowRankBackend>(x: Tensor<B, 2>, p: f64, layer: u64, pass: Pas
 pub fn field<'a>(values: &'a HostTensors, path: &str, field: &str) -> Result<&'a HostTensor> {
     let name = format!("{path}.{field}");
     values.get(&name).ok_or_else(|| Error::input("missing from the adapter").tensor(name).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use lowrank_kernels::DropoutKey;
+
+    use super::*;
+    use crate::adapters::fixtures::B;
+
+    #[test]
+    fn the_backward_pass_draws_the_mask_of_the_forward() {
+        let ones = || Tensor::<B, 2>::ones([20, 30], &Default::default());
+        let x = ones().require_grad();
+        let pass = Pass { dropout: Some(DropoutKey { seed: 1, step: 2, micro: 3 }), ..Pass::EVAL };
+        let y = dropped(x.clone(), 0.3, 9, pass);
+        let grads = (y.clone() * ones().mul_scalar(2.0)).sum().backward();
+        let y = y.inner();
+        let zeros = y.to_data().iter::<f32>().filter(|y| *y == 0.0).count();
+        assert!((100..260).contains(&zeros), "{zeros} of 600");
+        assert_eq!(x.grad(&grads).unwrap().into_data(), y.mul_scalar(2.0).into_data());
+    }
 }

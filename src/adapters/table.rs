@@ -11,7 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{Findings, FullConfig, NoneConfig, Selected, Spec, adalora, delta_lora, dora, lora, vera};
+use super::{
+    Findings, FullConfig, NoneConfig, Selected, Spec, adalora, delta_lora, dora, lora, lora_drop, lora_fa, vera,
+};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -144,6 +146,13 @@ adapters! {
         parameters: "r (in + out)",
         paper: "Hu et al. 2021, arXiv 2106.09685",
     }
+    lora_fa::LoraFa(LoraFaConfig) as "lora_fa" {
+        summary: "LoRA with a frozen A: x need not be kept for the backward pass",
+        equation: "y = W x + s B A x",
+        trains: "B [out, r]",
+        parameters: "r out",
+        paper: "Zhang et al. 2023, arXiv 2308.03303",
+    }
     dora::Dora(DoraConfig) as "dora" {
         summary: "Low-rank adaptation of direction, and of magnitude apart from it",
         equation: "y = m / |V| * V x, V = W + s B A",
@@ -171,5 +180,12 @@ adapters! {
         trains: "A [r, in], E [r], B [out, r]; fewer rows as the budget shrinks",
         parameters: "r (in + out + 1)",
         paper: "Zhang et al. 2023, arXiv 2303.10512",
+    }
+    lora_drop::LoraDrop(LoraDropConfig) as "lora_drop" {
+        summary: "LoRA whose small corrections share their matrices",
+        equation: "y = W x + s B A x",
+        trains: "A [r, in], B [out, r] of each module that a pilot keeps, and one pair for the others of a kind",
+        parameters: "r (in + out), once for all that share",
+        paper: "Zhou et al. 2024, arXiv 2402.07721",
     }
 }

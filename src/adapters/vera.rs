@@ -124,6 +124,14 @@ impl Spec for VeraConfig {
         site.rank
     }
 
+    fn frozen_parameters(&self, selected: &[Selected]) -> usize {
+        self.shapes(selected).iter().map(|shape| shape.iter().product::<usize>()).sum()
+    }
+
+    fn refuses_lora_plus(&self) -> Option<&'static str> {
+        Some("A and B are frozen, and the vectors have one rate")
+    }
+
     fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
         let values = values.into_iter().filter_map(|(path, host)| {
             // Go by the path of the first layer that has them.

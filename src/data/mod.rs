@@ -10,6 +10,7 @@ mod messages;
 mod order;
 mod pack;
 mod rows;
+mod sample;
 pub mod synthetic;
 mod template;
 mod tokenizer;
@@ -34,6 +35,7 @@ pub use messages::{Message, Role};
 pub use order::{batches, permutation};
 pub use pack::pack;
 pub use rows::{Row, Table};
+pub use sample::stratified;
 pub use template::{GenerationPrompt, Template};
 pub use tokenizer::{Special, SpecialTokens, Tokenizer};
 

@@ -142,11 +142,13 @@ impl Progress {
     fn line(&mut self, record: &Record, every: usize) -> Option<Line> {
         match &record.event {
             Event::RunStarted(run) => {
+                let first = self.steps == 0;
                 (self.steps, self.begin, self.at) = (run.steps, (run.resumed_from, record.t), run.resumed_from);
-                if run.resumed_from == 0 {
-                    return None; // the banner has said it all
+                if first && run.resumed_from == 0 {
+                    return None; // the banner has said it all; what a pilot decided it has not
                 }
             }
+            Event::Pilot(pilot) if pilot.step < pilot.steps && !spaced(pilot.step, every) => return None,
             Event::Step(step) => {
                 self.at = step.step;
                 self.tokens += step.tokens;
@@ -163,10 +165,9 @@ impl Progress {
         Line::of(&record.event)
     }
 
-    /// The first lines come soon, later ones every so often, and the first and last step always have one.
+    /// The first and last step always have a line.
     fn due(&self, step: usize, every: usize) -> bool {
-        let first = step == self.begin.0 + 1 || [1, 2, 5, 10, 20, 50].contains(&step);
-        first || step == self.steps || (step > 50 || every < 10) && step.is_multiple_of(every)
+        step == self.begin.0 + 1 || step == self.steps || spaced(step, every)
     }
 
     fn speed(&mut self, step: &Step, now: f64) -> String {
@@ -180,6 +181,11 @@ impl Progress {
     }
 }
 
+/// The first lines come soon, later ones every so often.
+fn spaced(step: usize, every: usize) -> bool {
+    [1, 2, 5, 10, 20, 50].contains(&step) || (step > 50 || every < 10) && step.is_multiple_of(every)
+}
+
 /// `step   120/2000  loss ...`: the word, the step, the text.
 fn render(line: &Line, progress: &Progress, color: bool) -> String {
     let width = (2 * progress.steps.to_string().len() + 1).max(8);
@@ -191,7 +197,7 @@ fn render(line: &Line, progress: &Progress, color: bool) -> String {
     };
     let word = format!("{:<6}", line.kind.word());
     let code = match line.kind {
-        Kind::Start | Kind::Step | Kind::Ranks => "2",
+        Kind::Start | Kind::Pilot | Kind::Step | Kind::Ranks => "2",
         Kind::Eval => "36",
         Kind::Saved => "32",
         Kind::Sample => "35",
@@ -275,6 +281,19 @@ mod tests {
         let mut resumed = vec![record(0.0, started(120, 77))];
         resumed.extend((78..=120).map(step));
         assert_eq!(steps(&printed(text(100), &resumed)), ["78", "100", "120"]);
+    }
+
+    #[test]
+    fn a_pilot_has_lines_of_its_own_and_what_it_decided_another() {
+        use crate::events::PilotStep;
+        let mut records = vec![record(0.0, started(4, 0))];
+        records.extend((1..=70).map(|step| record(0.1, Event::Pilot(PilotStep { step, steps: 70, loss: 2.5 }))));
+        records.push(record(9.0, started(4, 0)));
+        let text = printed(text(100), &records);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 6 + 1 + 1, "{text}");
+        assert_eq!(lines[6], "pilot            70/70  loss 2.5000");
+        assert_eq!(lines[7], "start            12,288 of 1,112,576 parameters train on flex");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! An event as one line of text, for the console and the dashboard's log.
 
-use super::{Eval, Event, RunStarted, Status, Step, units};
+use super::{Eval, Event, ModuleRank, RunStarted, Status, Step, units};
 
 /// The word a line starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     Start,
+    Pilot,
     Step,
     Eval,
     Ranks,
@@ -19,6 +20,7 @@ impl Kind {
     pub fn word(self) -> &'static str {
         match self {
             Kind::Start => "start",
+            Kind::Pilot => "pilot",
             Kind::Step => "step",
             Kind::Eval => "eval",
             Kind::Ranks => "ranks",
@@ -42,9 +44,10 @@ impl Line {
     pub fn of(event: &Event) -> Option<Self> {
         let (kind, text) = match event {
             Event::RunStarted(run) => (Kind::Start, start(run)),
+            Event::Pilot(pilot) => (Kind::Pilot, format!("{}/{}  loss {:.4}", pilot.step, pilot.steps, pilot.loss)),
             Event::Step(step) => (Kind::Step, train(step)),
             Event::Eval(eval) => (Kind::Eval, metrics(eval)),
-            Event::Ranks { budget, .. } => (Kind::Ranks, format!("budget {budget}")),
+            Event::Ranks { budget, modules, .. } => (Kind::Ranks, ranks(*budget, modules)),
             Event::Norms { .. } => return None,
             Event::Saved { path, .. } => (Kind::Saved, printable(path)),
             Event::Sample { prompt, text, .. } => {
@@ -89,6 +92,21 @@ fn train(step: &Step) -> String {
     format!("loss {:.4}  lr {}  grad {:.2}{skipped}", step.loss, rates.join("/"), step.grad_norm)
 }
 
+/// Where modules have all of their rank or none, those that have it are named with their importance.
+fn ranks(budget: usize, modules: &[ModuleRank]) -> String {
+    let total: usize = modules.iter().map(|module| module.total).sum();
+    let text = format!("budget {budget} of {total}");
+    let mut kept: Vec<_> = modules.iter().filter(|module| module.active > 0).collect();
+    if kept.len() == modules.len() || kept.iter().any(|module| module.active < module.total) {
+        return text;
+    }
+    kept.sort_by(|a, b| b.importance.total_cmp(&a.importance));
+    let share: f64 = kept.iter().map(|module| module.importance).sum();
+    let named = kept.iter().map(|module| format!("{} {:.1}%", printable(&module.name), 100.0 * module.importance));
+    let named = named.collect::<Vec<_>>().join(", ");
+    format!("{text}  kept {} of {} modules with {:.1}%: {named}", kept.len(), modules.len(), 100.0 * share)
+}
+
 fn metrics(eval: &Eval) -> String {
     let mut text = format!("loss {:.4}", eval.loss);
     for (name, value) in &eval.metrics {
@@ -120,6 +138,15 @@ mod tests {
         let metrics = metrics.map(|(name, value)| (name.to_string(), value)).into_iter().collect();
         let eval = Event::Eval(Eval { step: 120, loss: f64::NAN, metrics });
         assert_eq!(text(eval), "loss NaN  ppl 5.70  exact 45.2%  bleu 0.2500");
+    }
+
+    #[test]
+    fn modules_that_a_pilot_kept_are_named_with_their_share() {
+        let module = |name: &str, active, importance| ModuleRank { name: name.into(), active, total: 8, importance };
+        let ranks = |budget, modules: &[ModuleRank]| text(Event::Ranks { step: 0, budget, modules: modules.into() });
+        let decided = [module("a", 8, 0.3), module("b", 0, 0.1), module("c", 8, 0.6)];
+        assert_eq!(ranks(16, &decided), "budget 16 of 24  kept 2 of 3 modules with 90.0%: c 60.0%, a 30.0%");
+        assert_eq!(ranks(11, &[module("a", 8, 0.3), module("b", 3, 0.1)]), "budget 11 of 16");
     }
 
     #[test]

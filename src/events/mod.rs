@@ -40,14 +40,38 @@ pub struct Record {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     RunStarted(Box<RunStarted>),
+    /// A step of the short training that decides something before the run proper.
+    Pilot(PilotStep),
     Step(Step),
     Eval(Eval),
-    Ranks { step: usize, budget: usize, modules: Vec<ModuleRank> },
-    Norms { step: usize, modules: Vec<ModuleNorm> },
-    Saved { step: usize, path: String },
-    Sample { step: usize, prompt: String, text: String },
-    Warning { code: String, text: String, count: usize },
-    RunEnded { status: Status, seconds: f64, verify: Option<Verify> },
+    Ranks {
+        step: usize,
+        budget: usize,
+        modules: Vec<ModuleRank>,
+    },
+    Norms {
+        step: usize,
+        modules: Vec<ModuleNorm>,
+    },
+    Saved {
+        step: usize,
+        path: String,
+    },
+    Sample {
+        step: usize,
+        prompt: String,
+        text: String,
+    },
+    Warning {
+        code: String,
+        text: String,
+        count: usize,
+    },
+    RunEnded {
+        status: Status,
+        seconds: f64,
+        verify: Option<Verify>,
+    },
 }
 
 impl Event {
@@ -60,7 +84,7 @@ impl Event {
             | Event::Norms { step, .. }
             | Event::Saved { step, .. }
             | Event::Sample { step, .. } => Some(*step),
-            Event::RunStarted(_) | Event::Warning { .. } | Event::RunEnded { .. } => None,
+            Event::RunStarted(_) | Event::Pilot(_) | Event::Warning { .. } | Event::RunEnded { .. } => None,
         }
     }
 }
@@ -119,6 +143,16 @@ pub struct Step {
     /// Resident bytes now, and the highest so far.
     pub mem_bytes: u64,
     pub peak_mem_bytes: u64,
+}
+
+/// Counted by itself: the run proper starts at step 0 after it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PilotStep {
+    pub step: usize,
+    /// Of the whole pilot.
+    pub steps: usize,
+    #[serde(with = "float")]
+    pub loss: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

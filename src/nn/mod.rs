@@ -3,6 +3,7 @@
 mod attention;
 mod embedding;
 mod linear;
+mod meter;
 mod norm;
 pub mod params;
 mod rope;
@@ -11,19 +12,31 @@ mod weight;
 pub use attention::{Attention, LayerCache, NewTokens, positions};
 pub use embedding::Embedding;
 pub use linear::Linear;
+pub use meter::Meter;
 pub use norm::RmsNorm;
 pub use rope::rotary_tables;
 pub use weight::{PackedBf16, Storage, Weight};
 
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 use lowrank_kernels::DropoutKey;
 
 /// What one forward pass needs besides its input.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pass {
+pub struct Pass<'a> {
     /// Present while training with dropout; absent in evaluation.
     pub dropout: Option<DropoutKey>,
+    /// Present while corrections are measured; absent otherwise.
+    pub meter: Option<&'a Meter>,
 }
 
-impl Pass {
-    pub const EVAL: Pass = Pass { dropout: None };
+impl Pass<'_> {
+    pub const EVAL: Pass<'static> = Pass { dropout: None, meter: None };
+
+    /// A method reports what it adds to the layer of this name's hash, `[n, out]`.
+    pub fn measure<B: Backend>(&self, layer: u64, correction: &Tensor<B, 2>) {
+        if let Some(meter) = self.meter {
+            meter.add(layer, correction);
+        }
+    }
 }

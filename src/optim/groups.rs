@@ -1,27 +1,25 @@
-//! One burn optimizer per label; a label function over parameter paths chooses learning rate and decay.
+//! One optimizer per label; a parameter's label chooses learning rate and decay.
 
-use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleOptimizer};
+use burn::optim::{AdamWState, AdaptiveMomentumState};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use indexmap::IndexMap;
 
+use super::adam::{Adam, Form};
+use super::label::Label;
+use crate::adapters::Selected;
 use crate::tensors::{HostTensor, HostTensors};
 use crate::{Error, Result, recipe};
 
 /// Parameters that share a learning rate and a decay.
 struct Group {
-    name: &'static str,
+    label: Label,
     /// Times the recipe's learning rate.
     rate: f64,
-    adamw: AdamW,
+    adam: Adam,
 }
 
-/// Matrices decay, vectors (norms and biases) do not, as in Hugging Face's trainer.
-fn label(shape: &[usize]) -> &'static str {
-    if shape.len() > 1 { "matrices" } else { "vectors" }
-}
-
-/// AdamW (Loshchilov and Hutter 2019) with its state by parameter path.
+/// AdamW with its state by parameter path.
 pub struct Optimizer<B: Backend> {
     groups: Vec<Group>,
     /// Path to index of its group.
@@ -31,32 +29,31 @@ pub struct Optimizer<B: Backend> {
 }
 
 impl<B: Backend> Optimizer<B> {
-    pub fn new(optim: &recipe::Optim, parameters: &IndexMap<String, Vec<usize>>) -> Self {
-        let mut optimizer =
-            Self { groups: Vec::new(), member: IndexMap::new(), shapes: parameters.clone(), state: IndexMap::new() };
+    /// For `parameters`, path to shape; `adapted` are the modules that carry an adapter.
+    pub fn new(
+        optim: &recipe::Optim,
+        form: Form,
+        parameters: &IndexMap<String, Vec<usize>>,
+        adapted: &[Selected],
+    ) -> Self {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut member = IndexMap::new();
         for (path, shape) in parameters {
-            let group = optimizer.group(label(shape), &optim.adamw);
-            optimizer.member.insert(path.clone(), group);
+            let label = Label::of(path, shape, optim, adapted);
+            let known = groups.iter().position(|group| group.label == label);
+            let index = known.unwrap_or_else(|| {
+                let adam = form.build(&optim.adamw, label.weight_decay(optim));
+                groups.push(Group { label, rate: label.rate(optim), adam });
+                groups.len() - 1
+            });
+            member.insert(path.clone(), index);
         }
-        optimizer
-    }
-
-    fn group(&mut self, name: &'static str, adamw: &recipe::AdamW) -> usize {
-        self.groups.iter().position(|group| group.name == name).unwrap_or_else(|| {
-            let decay = if name == "vectors" { 0.0 } else { adamw.weight_decay };
-            let config = AdamWConfig::new()
-                .with_beta_1(adamw.beta1 as f32)
-                .with_beta_2(adamw.beta2 as f32)
-                .with_epsilon(adamw.eps as f32)
-                .with_weight_decay(decay as f32);
-            self.groups.push(Group { name, rate: 1.0, adamw: config.build() });
-            self.groups.len() - 1
-        })
+        Self { groups, member, shapes: parameters.clone(), state: IndexMap::new() }
     }
 
     /// Learning rate of each group.
     pub fn rates(&self, lr: f64) -> IndexMap<String, f64> {
-        self.groups.iter().map(|group| (group.name.to_string(), lr * group.rate)).collect()
+        self.groups.iter().map(|group| (group.label.name().to_string(), lr * group.rate)).collect()
     }
 
     /// The new value of the parameter at `path`, all tensors flat.
@@ -64,7 +61,7 @@ impl<B: Backend> Optimizer<B> {
         let Some(&member) = self.member.get(path) else { return value };
         let group = &self.groups[member];
         let state = self.state.swap_remove(path);
-        let (value, state) = group.adamw.step(lr * group.rate, value, grad, state);
+        let (value, state) = group.adam.step(lr * group.rate, value, grad, state);
         if let Some(state) = state {
             self.state.insert(path.to_string(), state);
         }

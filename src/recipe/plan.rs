@@ -172,11 +172,13 @@ pub struct Optim {
     pub schedule: Schedule,
     /// Largest global gradient norm; 0 turns clipping off.
     pub clip: f64,
+    /// LoRA+: B (and vectors) learn this many times faster than A; 1 or more.
+    pub lora_plus_ratio: Option<f64>,
 }
 
 impl Default for Optim {
     fn default() -> Self {
-        Self { adamw: AdamW::default(), schedule: Schedule::default(), clip: 1.0 }
+        Self { adamw: AdamW::default(), schedule: Schedule::default(), clip: 1.0, lora_plus_ratio: None }
     }
 }
 
@@ -191,13 +193,13 @@ pub struct AdamW {
     pub beta1: f64,
     /// Decay of the running mean of squared gradients.
     pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
+    /// Added to the root of the second moment; 1e-8 when absent, or what the method's reference uses.
+    pub eps: Option<f64>,
 }
 
 impl Default for AdamW {
     fn default() -> Self {
-        Self { lr: 2e-4, weight_decay: 0.0, beta1: 0.9, beta2: 0.999, eps: 1e-8 }
+        Self { lr: 2e-4, weight_decay: 0.0, beta1: 0.9, beta2: 0.999, eps: None }
     }
 }
 

@@ -2,13 +2,11 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 14] = [
-    "adapter.lora_fa",
-    "adapter.lora_drop",
+const RESERVED: [&str; 12] = [
     "adapter.lora.init=loftq",
+    "adapter.dora.init=loftq",
     "base.quant",
     "optim.offload",
-    "optim.lora_plus_ratio",
     "task=seq_cls",
     "task=token_cls",
     "task=question_ans",

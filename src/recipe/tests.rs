@@ -60,6 +60,8 @@ fn every_form_a_key_may_take_is_read() {
         (vec!["data.eval.fraction=0.1"], "fraction"),
         (vec!["data.format=sharegpt"], "sharegpt"),
         (vec!["data.format.columns={ prompt = \"mr\", completion = \"ref\" }"], "completion = \"ref\""),
+        (vec!["optim.lora_plus_ratio=16"], "lora_plus_ratio = 16"),
+        (vec!["adapter.lora_fa.corrected=false"], "corrected = false"),
         (vec!["adapter=none"], "[adapter.none]"),
         (vec!["adapter.full={}"], "[adapter.full]"),
         (vec!["adapter.lora.targets=[\"q_proj\", \"v_proj\"]"], "v_proj"),
@@ -148,7 +150,6 @@ fn what_a_later_version_may_have_is_not_called_a_typo() {
         "adapter.lora.init=loftq",
         "base.quant.nf4.block=64",
         "optim.offload=host",
-        "optim.lora_plus_ratio=16",
         "task=seq_cls",
         "compare.seeds=3",
         "extends=tiny/lora",
@@ -210,6 +211,9 @@ fn values_that_cannot_be_meant_are_refused() {
         "optim.adamw.lr=fast",
         "optim.adamw.beta2=1.0",
         "optim.adamw.eps=0",
+        "optim.lora_plus_ratio=0.5",
+        "optim.lora_plus_ratio=nan",
+        "optim.lora_plus_ratio=1e9",
         "optim.clip=-1",
         "optim.schedule=cosin",
         "optim.schedule.cosine.warmup=-1",
@@ -236,6 +240,9 @@ fn contradictory_keys_are_refused() {
         vec!["adapter.lora.layers=[0]", "adapter.lora.targets=\".*q_proj\""],
         vec!["optim.schedule.linear.warmup=20", "train.max_steps=10"],
         vec!["adapter.none.dropout=0.1"],
+        vec!["optim.lora_plus_ratio=16", "adapter=none"],
+        vec!["optim.lora_plus_ratio=16", "adapter=full"],
+        vec!["optim.lora_plus_ratio=16", "adapter=lora_fa"],
         vec!["adapter.lora.init=orthogonal", "adapter.lora.rank_pattern.q_proj=3"],
     ] {
         assert_eq!(problems(GOOD, &sets).len(), 1, "{sets:?}");
@@ -246,7 +253,7 @@ fn contradictory_keys_are_refused() {
 /// What does not go together, and the reason that the refusal gives.
 #[test]
 fn combinations_that_cannot_be_are_refused_for_their_reason() {
-    let table: [(&[&str], &str); 21] = [
+    let table: [(&[&str], &str); 25] = [
         (&["adapter.lora.init=orthogonal", "adapter.lora.rank=3"], "orthogonal initialisation halves the rank"),
         (&["adapter.lora.layers=[0]", "adapter.lora.targets=.*q_proj"], "`layers` needs targets by name"),
         (&["adapter.lora.layers_pattern=[\"h\"]"], "`layers_pattern` says where the layer number stands"),
@@ -266,7 +273,14 @@ fn combinations_that_cannot_be_are_refused_for_their_reason() {
         (&["train.init_from="], "`train.init_from` is empty"),
         (&["train.eval_generate=2"], "`data.eval` is missing"),
         (&["optim.schedule.linear.warmup=20", "train.max_steps=10"], "warm-up is longer than the run"),
-        (&["optim.lora_plus_ratio=16"], "not in this version"),
+        (&["optim.lora_plus_ratio=16", "adapter=lora_fa"], "means nothing with [adapter.lora_fa]: A is frozen"),
+        (&["optim.lora_plus_ratio=16", "adapter=vera"], "means nothing with [adapter.vera]: A and B are frozen"),
+        (
+            &["optim.lora_plus_ratio=16", "adapter=adalora"],
+            "means nothing with [adapter.adalora]: E is neither A nor B",
+        ),
+        (&["optim.lora_plus_ratio=16", "adapter=full"], "means nothing with [adapter.full]"),
+        (&["optim.lora_plus_ratio=0.5"], "`optim.lora_plus_ratio` is out of range"),
         (&["base.quant.nf4.block=64"], "not in this version"),
     ];
     for (sets, reason) in table {

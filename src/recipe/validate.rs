@@ -209,9 +209,27 @@ fn optim(recipe: &Recipe, found: &mut Findings) {
     found.number("optim.adamw.weight_decay", adamw.weight_decay, decay, "0 or more");
     found.number("optim.adamw.beta1", adamw.beta1, below_one, "0 or more, below 1");
     found.number("optim.adamw.beta2", adamw.beta2, below_one, "0 or more, below 1");
-    found.number("optim.adamw.eps", adamw.eps, |eps| eps as f32 > 0.0, "a number above 0 in f32");
+    if let Some(eps) = adamw.eps {
+        found.number("optim.adamw.eps", eps, |eps| eps as f32 > 0.0, "a number above 0 in f32");
+    }
     found.number("optim.clip", recipe.optim.clip, not_negative, "0 (off) or more");
+    lora_plus(recipe, found);
     schedule(recipe, found);
+}
+
+fn lora_plus(recipe: &Recipe, found: &mut Findings) {
+    const KEY: &str = "optim.lora_plus_ratio";
+    let Some(ratio) = recipe.optim.lora_plus_ratio else { return };
+    let in_range = |ratio: f64| ratio >= 1.0 && ratio * recipe.optim.adamw.lr <= LARGEST_LR;
+    found.number(KEY, ratio, in_range, "1 or more, and a rate of B (lr × ratio) of at most 10");
+    let reason = match recipe.adapter.spec() {
+        Some(spec) => spec.refuses_lora_plus(),
+        None => Some("there is no A and no B"),
+    };
+    if let Some(reason) = reason {
+        let what = format!("`{KEY}` means nothing with [adapter.{}]: {reason}", recipe.adapter.name());
+        found.contradiction(KEY, &what, "leave it out");
+    }
 }
 
 fn schedule(recipe: &Recipe, found: &mut Findings) {

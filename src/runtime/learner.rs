@@ -4,17 +4,17 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use indexmap::IndexMap;
-use lowrank_kernels::{AttentionLayout, LowRankBackend, TrainBackend};
+use lowrank_kernels::{AttentionLayout, LowRankBackend, TrainBackend, path_hash};
 
 use super::generate::{self, Sampling};
 use super::{AdapterSpec, Learner, Micro, MicroResult, step};
-use crate::adapters::{Adapter, Moment, Rule, Selected};
+use crate::adapters::{Adapter, ModuleKind, Moment, Rule, Selected, Spec};
 use crate::data::Batch;
 use crate::events::Event;
 use crate::models::ModelConfig;
 use crate::models::llama::Llama;
 use crate::nn::params::{GradMap, Register};
-use crate::nn::{Pass, positions};
+use crate::nn::{Meter, Pass, positions};
 use crate::optim::Optimizer;
 use crate::tensors::{HostTensor, HostTensors};
 use crate::{Error, Result};
@@ -41,23 +41,34 @@ pub(super) struct TensorLearner<B: TrainBackend> {
 }
 
 impl<B: TrainBackend> TensorLearner<B> {
-    pub fn new(model: Llama<B>, config: &ModelConfig, adapted: Vec<Selected>, spec: &AdapterSpec<'_>) -> Self {
+    pub fn new(model: Llama<B>, config: &ModelConfig, adapted: Vec<Selected>, spec: &AdapterSpec<'_>) -> Result<Self> {
         let register = Register::new(&model);
         let trainable = register.trainable();
-        Self {
+        let form = spec.adapter.spec().map(Spec::optimizer).unwrap_or_default();
+        let mut learner = Self {
             device: model.device(),
             frequencies: config.rope.frequencies(config.head_dim),
             max_positions: config.max_position_embeddings,
             rule: Adapter::rule(spec.adapter, &adapted, spec.total_steps),
+            optimizer: Optimizer::new(spec.optim, form, &trainable, &adapted),
             adapted,
-            optimizer: Optimizer::new(spec.optim, &trainable),
             register,
             trainable,
             model: Some(model),
             steps: 0,
             grads: GradMap::new(),
             regularised: false,
-        }
+        };
+        learner.loaded()?;
+        Ok(learner)
+    }
+
+    /// Tells the rule that parameters have values it has not seen.
+    fn loaded(&mut self) -> Result<()> {
+        let Some(mut rule) = self.rule.take() else { return Ok(()) };
+        let told = rule.loaded(&self.flat());
+        self.rule = Some(rule);
+        told
     }
 
     fn regularise(&mut self) {
@@ -145,6 +156,17 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
             Some(loss) => Ok(f64::from(to_host(loss)?[0])),
             None => Ok(0.0),
         }
+    }
+
+    fn update_energy(&self, batch: &Batch) -> Result<IndexMap<String, f64>> {
+        let (model, meter) = (self.frozen(), Meter::new(batch));
+        let pass = Pass { meter: Some(&meter), ..Pass::EVAL };
+        let hidden = model.blocks(ids(batch, &self.device), &self.layout(batch), pass);
+        if self.adapted.iter().any(|site| site.kind == ModuleKind::Head) {
+            model.head(hidden, pass);
+        }
+        let energy = |site: &Selected| Some((site.path.clone(), meter.energy(path_hash(&site.path))?));
+        Ok(self.adapted.iter().filter_map(energy).collect())
     }
 
     fn generate(&self, prompt: &[u32], sampling: &Sampling, on_token: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>> {
@@ -235,7 +257,7 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
         let (model, unmatched) = self.register.assign(model, values);
         self.model = Some(model);
         match unmatched.first() {
-            None => Ok(()),
+            None => self.loaded(),
             Some(path) => Err(Error::input("no parameter of this name and shape")
                 .tensor(path)
                 .found(format!("{:?}", values[path].shape))

@@ -111,6 +111,9 @@ pub trait Learner {
     fn logits(&self, batch: &Batch) -> Result<Vec<f32>>;
     /// Summed negative log-likelihood of the trained positions, in nats.
     fn loss(&self, batch: &Batch) -> Result<f64>;
+    /// For each adapted linear module the sum of ‖correction‖² over the positions that are not padding, in module order.
+    /// Modules whose method does not report its correction are absent.
+    fn update_energy(&self, batch: &Batch) -> Result<IndexMap<String, f64>>;
     /// Continues `prompt` up to the model's last position; each new token goes to `on_token`, which ends the text by returning false.
     fn generate(&self, prompt: &[u32], sampling: &Sampling, on_token: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>>;
 

@@ -66,7 +66,7 @@ impl<B: TrainBackend> Base for TensorBase<B> {
         let mut model = self.model.clone();
         let AdapterSpec { adapter, origin, seed, values, .. } = *spec;
         let adapted = inject(&mut model, &self.config, &Injection { adapter, origin, seed, values })?;
-        Ok(Box::new(TensorLearner::new(model, &self.config, adapted, spec)))
+        Ok(Box::new(TensorLearner::new(model, &self.config, adapted, spec)?))
     }
 
     fn bytes(&self) -> u64 {

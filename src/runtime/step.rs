@@ -45,7 +45,7 @@ pub(super) fn plain<B: TrainBackend>(
     grads: &mut GradMap<B::InnerBackend>,
 ) -> Result<MicroResult> {
     let start = Instant::now();
-    let pass = Pass { dropout: micro.dropout };
+    let pass = Pass { dropout: micro.dropout, ..Pass::EVAL };
     let hidden = model.blocks(ids, layout, pass);
     let Some(loss) = loss(model, hidden, batch, pass) else { return Ok(MicroResult::default()) };
     let value = f64::from(to_host(loss.clone().inner())?[0]);
@@ -69,7 +69,7 @@ pub(super) fn recomputed<B: TrainBackend>(
     grads: &mut GradMap<B::InnerBackend>,
 ) -> Result<MicroResult> {
     let start = Instant::now();
-    let pass = Pass { dropout: micro.dropout };
+    let pass = Pass { dropout: micro.dropout, ..Pass::EVAL };
     let embedded = model.model.embed_tokens.forward(ids);
     let mut inputs = vec![embedded.clone().inner()];
     let below = layout.inner();

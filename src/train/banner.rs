@@ -1,9 +1,9 @@
 //! The first screen of a run: everything that was derived, with the numbers it came from.
 
-use super::Job;
+use super::{Job, Run};
 use crate::adapters::AdapterConfig;
 use crate::events::Banner;
-use crate::events::units::{bytes, count};
+use crate::events::units::{bytes, count, rate};
 use crate::recipe::BaseDtype;
 
 impl Job {
@@ -26,13 +26,20 @@ impl Job {
         );
         let share = 100.0 * self.trainable as f64 / self.total.max(1) as f64;
         let trains = format!("{} of {} parameters ({share:.2} %)", count(self.trainable), count(self.total));
+        let trains = match self.pilot() {
+            None => trains,
+            Some(pilot) => {
+                let sample = 100.0 * pilot.sample();
+                format!("at most {trains}: a pilot of {} steps on {sample} % of the rows decides", pilot.steps())
+            }
+        };
         Banner::new()
             .line("recipe", recipe)
             .line("model", model)
             .line("adapter", self.adapter_line())
             .line("trains", trains)
             .line("data", self.data_line())
-            .line("memory", self.memory_line())
+            .line("memory", self.memory_line() + &self.retained_line())
             .line("device", format!("{} ({})", self.target.device.name, self.target.device.description))
     }
 
@@ -70,5 +77,27 @@ impl Job {
         let [peak, base, adapter, optimizer, activations] =
             [m.peak, m.base, m.adapter, m.optimizer, m.activations].map(bytes);
         format!("about {peak}: weights {base} · adapter {adapter} · optimizer {optimizer} · activations {activations}")
+    }
+
+    /// What adapters add to what the base's own layers keep.
+    fn retained_line(&self) -> String {
+        let layers = &self.memory.retained_by_layer;
+        let (Some(&least), Some(&most)) = (layers.values().min(), layers.values().max()) else { return String::new() };
+        let range = if least == most { bytes(most) } else { format!("{} to {}", bytes(least), bytes(most)) };
+        let (all, count) = (bytes(layers.values().sum()), layers.len());
+        format!("\nadapter keeps {range} per layer between forward and backward, {all} in {count} layers")
+    }
+}
+
+impl Run<'_> {
+    /// The job's lines, and what only the run knows: the rates that its optimizer has, and where it lies.
+    pub fn banner(&self) -> Banner {
+        let peak = self.job.recipe.optim.adamw.lr;
+        let rates: Vec<_> =
+            self.learner.rates(peak).into_iter().map(|(group, lr)| format!("{group} {}", rate(lr))).collect();
+        let plus =
+            self.job.recipe.optim.lora_plus_ratio.map_or(String::new(), |ratio| format!(" (LoRA+, ratio {ratio})"));
+        let rates = if rates.is_empty() { "nothing trains".into() } else { rates.join(" · ") + &plus };
+        self.job.banner().line("peak lr", rates).line("run", self.path().display().to_string())
     }
 }

@@ -22,14 +22,13 @@ pub struct Begun<'a> {
 
 impl Job {
     /// Loads the base, attaches the adapter, makes or reopens the run directory.
-    pub fn begin(&self, options: &Options) -> Result<Begun<'_>> {
-        let hashes = self.hashes()?;
+    pub fn begin(&mut self, options: &Options) -> Result<Begun<'_>> {
         let Some(resume) = &options.resume else {
             let initial = self.initial()?;
-            let hashes = Hashes { adapter: initial.as_ref().map(|initial| initial.sha256.clone()), ..hashes };
+            let started_from = initial.as_ref().map(|initial| initial.sha256.clone());
             let (base, learner) = self.load(initial)?;
             let dir = RunDir::create(options.out.as_deref(), &self.name)?;
-            let run = self.run(dir, hashes, base, learner)?;
+            let run = self.run(dir, started_from, base, learner)?;
             return Ok(Begun { run: Some(run), notes: Vec::new(), warnings: Vec::new() });
         };
         if let (Some(_), Some(out)) = (resume, &options.out) {
@@ -44,10 +43,12 @@ impl Job {
         };
         let (path, source) = checkpoint::locate(&argument);
         let dir = RunDir::open(path)?;
-        self.resume(dir, source, hashes)
+        self.resume(dir, source)
     }
 
-    fn resume(&self, dir: RunDir, source: Source<'_>, hashes: Hashes) -> Result<Begun<'_>> {
+    fn resume(&mut self, dir: RunDir, source: Source<'_>) -> Result<Begun<'_>> {
+        self.adopt(&dir)?;
+        let hashes = self.hashes()?;
         let now = Conditions {
             recipe: &self.recipe,
             hashes: &hashes,
@@ -61,11 +62,10 @@ impl Job {
         }
         // A checkpoint has everything; without one the run starts once more from where it started.
         let initial = if matches!(start, Start::Fresh) { self.initial()? } else { None };
-        let adapter = match &start {
+        let started_from = match &start {
             Start::From(saved) => saved.state.hashes.adapter.clone(),
             _ => initial.as_ref().map(|initial| initial.sha256.clone()),
         };
-        let hashes = Hashes { adapter, ..hashes };
         let (base, mut learner) = self.load(initial)?;
         let mut state = None;
         if let Start::From(saved) = start {
@@ -77,12 +77,22 @@ impl Job {
             learner.set_state(&moments, saved.state.step - saved.state.skipped_total)?;
             state = Some(saved.state);
         }
-        let mut run = self.run(dir, hashes, base, learner)?;
+        let total_steps = self.steps;
+        let mut run = self.run(dir, started_from, base, learner)?;
         if let Some(state) = state {
             run.resumed_from = state.step;
-            run.state = TrainState { total_steps: self.steps, ..state };
+            run.state = TrainState { total_steps, ..state };
         }
         Ok(Begun { run: Some(run), notes, warnings })
+    }
+
+    /// What the recipe leaves open and a pilot of the run has decided already.
+    fn adopt(&mut self, dir: &RunDir) -> Result<()> {
+        let Some(pilot) = self.pilot().filter(|_| dir.recipe().exists()) else { return Ok(()) };
+        if let Some(decided) = pilot.adopt(&dir.read_recipe()?.adapter) {
+            self.settle(decided);
+        }
+        Ok(())
     }
 
     fn load(&self, initial: Option<Initial>) -> Result<(Box<dyn Base>, Box<dyn Learner>)> {
@@ -111,7 +121,15 @@ impl Job {
         }
     }
 
-    fn run(&self, dir: RunDir, hashes: Hashes, base: Box<dyn Base>, learner: Box<dyn Learner>) -> Result<Run<'_>> {
+    /// `started_from` is the sha256 of the adapter that training started from, if it did.
+    fn run(
+        &mut self,
+        dir: RunDir,
+        started_from: Option<String>,
+        base: Box<dyn Base>,
+        learner: Box<dyn Learner>,
+    ) -> Result<Run<'_>> {
+        let hashes = Hashes { adapter: started_from, ..self.hashes()? };
         let mut info = RunInfo::new(&self.name);
         info.versions.insert("burn".into(), "0.21.0".into());
         info.device = self.target.device.name.clone();
@@ -210,7 +228,7 @@ impl Run<'_> {
     }
 
     pub(super) fn started_event(&self) -> Event {
-        let job = self.job;
+        let job = &*self.job;
         let hashes = &self.info.hashes;
         Event::RunStarted(Box::new(RunStarted {
             plan: serde_json::to_value(&job.recipe).unwrap_or_default(),

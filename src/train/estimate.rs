@@ -1,5 +1,7 @@
 //! Memory of a run before it starts: counted where it can be, modelled where it cannot.
 
+use indexmap::IndexMap;
+
 use crate::adapters::{AdapterConfig, BiasMode, Module, ModuleKind, Selected};
 use crate::data::Splits;
 use crate::events::Memory;
@@ -17,7 +19,7 @@ pub fn parameters(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Sel
         return (trainable, base);
     };
     let lora = spec.shared();
-    let adapters: usize = selected.iter().map(|site| spec.parameters(site)).sum();
+    let adapters = spec.total_parameters(selected);
     let modules = Module::list(config);
     let is_whole = |module: &&Module| lora.modules_to_save.iter().any(|name| module.is_named(name));
     let whole = modules.iter().filter(is_whole);
@@ -28,7 +30,7 @@ pub fn parameters(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Sel
         BiasMode::All => modules.iter().filter(|m| !is_whole(m)).map(|module| bias_of(config, module)).sum(),
         BiasMode::LoraOnly => modules.iter().filter(adapted).map(|module| bias_of(config, module)).sum(),
     };
-    (adapters + whole + biases, base + adapters)
+    (adapters + whole + biases, base + adapters + spec.frozen_parameters(selected))
 }
 
 fn base_parameters(config: &ModelConfig) -> usize {
@@ -48,23 +50,58 @@ fn bias_of(config: &ModelConfig, module: &Module) -> usize {
     if biased { module.rows } else { 0 }
 }
 
+/// The largest batch of the training set.
+struct Batch {
+    /// Padding included.
+    tokens: usize,
+    /// Tokens that the loss counts, the only ones that reach the head.
+    trained: usize,
+}
+
+impl Batch {
+    fn largest(recipe: &Recipe, splits: &Splits) -> Self {
+        let sequences = &splits.train.sequences;
+        let rows = recipe.train.batch.min(sequences.len());
+        let longest = sequences.iter().map(|s| s.ids.len()).max().unwrap_or(1);
+        let trained = sequences.iter().map(|s| s.trained.iter().filter(|&&t| t).count()).max().unwrap_or(1);
+        Self { tokens: rows * longest, trained: rows * trained }
+    }
+}
+
 /// Bytes by what holds them, at the largest batch of the training set.
-pub fn estimate(config: &ModelConfig, recipe: &Recipe, splits: &Splits, trainable: usize) -> Memory {
+pub fn estimate(
+    config: &ModelConfig,
+    recipe: &Recipe,
+    splits: &Splits,
+    trainable: usize,
+    selected: &[Selected],
+) -> Memory {
     let per_weight = if recipe.model.dtype == BaseDtype::Bf16 { 2 } else { 4 };
     let base = (base_parameters(config) * per_weight) as u64;
-    let adapter = 4 * trainable as u64;
-    let activations = activations(config, recipe, splits);
+    let batch = Batch::largest(recipe, splits);
+    let retained_by_layer = retained(&recipe.adapter, selected, &batch);
+    let frozen = recipe.adapter.spec().map_or(0, |spec| spec.frozen_parameters(selected));
+    let adapter = 4 * (trainable + frozen) as u64;
+    let activations = activations(config, recipe, &batch);
     // Gradients live beside the parameters only between backward and step.
-    let optimizer = 2 * adapter;
-    let peak = PROCESS + base + 2 * adapter + optimizer + activations;
-    Memory { base, adapter, optimizer, activations, peak, ..Memory::default() }
+    let (gradients, optimizer) = (4 * trainable as u64, 8 * trainable as u64);
+    let peak = PROCESS + base + adapter + gradients + optimizer + activations;
+    Memory { base, adapter, optimizer, activations, peak, retained_by_layer }
+}
+
+/// Bytes that each module's adapter keeps between forward and backward.
+fn retained(adapter: &AdapterConfig, selected: &[Selected], batch: &Batch) -> IndexMap<String, u64> {
+    let Some(spec) = adapter.spec() else { return IndexMap::new() };
+    let bytes = |site: &Selected| {
+        let tokens = if site.kind == ModuleKind::Head { batch.trained } else { batch.tokens };
+        4 * (tokens * spec.retained(site)) as u64
+    };
+    selected.iter().filter(|site| site.rank > 0).map(|site| (site.path.clone(), bytes(site))).collect()
 }
 
 /// What autodiff keeps between forward and backward, and the largest temporary beside it.
-fn activations(config: &ModelConfig, recipe: &Recipe, splits: &Splits) -> u64 {
-    let longest = splits.train.sequences.iter().map(|s| s.ids.len()).max().unwrap_or(1);
-    let rows = recipe.train.batch.min(splits.train.sequences.len());
-    let tokens = rows * longest;
+fn activations(config: &ModelConfig, recipe: &Recipe, batch: &Batch) -> u64 {
+    let tokens = batch.tokens;
     let (hidden, inner, heads) = (config.hidden_size, config.intermediate_size, config.num_attention_heads);
     let narrow = config.num_key_value_heads * config.head_dim;
     // Floats kept per token by one block: norms and residuals, q and o, k and v, MLP. The constants were fitted to
@@ -75,9 +112,8 @@ fn activations(config: &ModelConfig, recipe: &Recipe, splits: &Splits) -> u64 {
     } else {
         config.num_hidden_layers * block
     };
-    let trained = splits.train.sequences.iter().map(|s| s.trained.iter().filter(|&&t| t).count()).max().unwrap_or(1);
     // Logits and their gradient.
-    let head = 2 * rows * trained * config.vocab_size;
+    let head = 2 * batch.trained * config.vocab_size;
     if matches!(recipe.adapter, AdapterConfig::None(_)) {
         4 * (block + head) as u64
     } else {

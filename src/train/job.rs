@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::cursor::Cursor;
 use super::estimate;
-use crate::adapters::{AdapterConfig, Module, Origin, Selected, saved};
+use crate::adapters::{AdapterConfig, Module, Origin, Pilot, Selected, saved};
 use crate::data::{self, Splits};
 use crate::events::Memory;
 use crate::models::{self, Opened};
@@ -70,11 +70,31 @@ impl Job {
         }
         let steps = steps(&recipe, splits.train.sequences.len());
         plan_adapter(&mut recipe.adapter, steps)?;
-        let (trainable, total) = estimate::parameters(&opened.config, &recipe.adapter, &selected);
-        let memory = estimate::estimate(&opened.config, &recipe, &splits, trainable);
         let (name, overrides) = (resolved.name.clone(), resolved.overrides);
-        let target = target.clone();
-        Ok(Self { recipe, name, overrides, target, opened, splits, selected, trainable, total, steps, memory })
+        let (target, memory) = (target.clone(), Memory::default());
+        let (trainable, total) = (0, 0);
+        let mut job =
+            Self { recipe, name, overrides, target, opened, splits, selected, trainable, total, steps, memory };
+        job.count();
+        Ok(job)
+    }
+
+    /// What must come first, where the recipe leaves something open.
+    pub(super) fn pilot(&self) -> Option<&dyn Pilot> {
+        self.recipe.adapter.spec()?.pilot()
+    }
+
+    /// Goes on under `adapter`, which decides what the recipe left open about the same modules.
+    pub(super) fn settle(&mut self, adapter: AdapterConfig) {
+        self.recipe.adapter = adapter;
+        self.count();
+    }
+
+    /// Parameters and memory, as the recipe stands.
+    fn count(&mut self) {
+        let config = &self.opened.config;
+        (self.trainable, self.total) = estimate::parameters(config, &self.recipe.adapter, &self.selected);
+        self.memory = estimate::estimate(config, &self.recipe, &self.splits, self.trainable, &self.selected);
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Job::prepare ─▶ Job::begin ─▶ Run::train ──(each step)──▶ Event
-//!  checks all,     run dir,       loop ─▶ evaluate, save
-//!  writes nothing  base, resume
+//!  checks all,     run dir,       pilot, then
+//!  writes nothing  base, resume   loop ─▶ evaluate, save
 //! ```
 
 mod adapters;
@@ -15,6 +15,8 @@ mod estimate;
 mod evaluate;
 mod initial;
 mod job;
+mod optimize;
+mod pilot;
 mod resident;
 mod run;
 mod save;

@@ -4,17 +4,18 @@ use std::time::{Duration, Instant};
 
 use super::cursor::Cursor;
 use super::evaluate::{Evaluation, evaluate};
+use super::optimize::{Place, optimize};
 use super::{Job, peak_bytes, resident_bytes};
 use crate::checkpoint::{Best, RunDir, RunInfo, TrainState};
 use crate::data::{Batch, Dataset, collate};
 use crate::events::{Bus, Control, Event, Status, Step, StopKind, Verify};
-use crate::optim::schedule;
-use crate::runtime::{Base, DropoutKey, Learner, Micro, MicroResult};
+use crate::runtime::{Base, Learner};
 use crate::{Error, Result};
 
 /// A run that is ready to train, fresh or resumed.
 pub struct Run<'a> {
-    pub job: &'a Job,
+    /// Changes once, where a pilot decides what its recipe leaves open.
+    pub job: &'a mut Job,
     pub dir: RunDir,
     pub(super) info: RunInfo,
     pub(super) base: Box<dyn Base>,
@@ -41,7 +42,7 @@ pub struct Outcome {
 }
 
 /// Why the loop left.
-enum Left {
+pub(super) enum Left {
     Done,
     Stopped(StopKind),
 }
@@ -57,10 +58,13 @@ impl Run<'_> {
     pub fn train(mut self, bus: &Bus, control: &Control) -> Result<Outcome> {
         let mut evals = Evals { first: None, last: None };
         bus.emit(self.started_event());
-        for warning in self.job.warnings() {
-            bus.emit(warning);
-        }
-        let left = self.steps(bus, control, &mut evals);
+        let left = match self.pilot(bus, control) {
+            Ok(Left::Done) => {
+                self.job.warnings().into_iter().for_each(|warning| bus.emit(warning));
+                self.steps(bus, control, &mut evals)
+            }
+            left => left,
+        };
         let (status, verify, result) = match left {
             Ok(Left::Done) => match self.finish(bus) {
                 Ok(verify) => (Status::Finished, verify, Ok(())),
@@ -132,38 +136,30 @@ impl Run<'_> {
 
     fn one_step(&mut self, cursor: &mut Cursor, bus: &Bus) -> Result<()> {
         let start = Instant::now();
-        let optim = &self.job.recipe.optim;
         let batches: Vec<Batch> = cursor.take(self.job.recipe.train.accumulate).iter().map(|b| self.batch(b)).collect();
-        let trained: usize = batches.iter().map(Batch::trained_tokens).sum();
         let tokens: usize = batches.iter().map(Batch::tokens).sum();
-        let result = self.forward_backward(&batches, trained)?;
-        let optimizer = Instant::now();
-        let grad_norm = self.learner.grad_norm();
-        let lr = optim.adamw.lr * schedule::multiplier(&optim.schedule, self.state.step, self.job.steps);
-        if result.loss.is_finite() && grad_norm.is_finite() {
-            let scale = if optim.clip > 0.0 { (optim.clip / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
-            self.learner.step(lr, scale);
+        let place = Place { step: self.state.step, total: self.job.steps };
+        let taken = optimize(self.learner.as_mut(), &self.job.recipe, &batches, place)?;
+        if taken.is_finite() {
             self.state.skipped_in_a_row = 0;
         } else {
-            self.learner.discard();
             self.state.skipped_total += 1;
             self.state.skipped_in_a_row += 1;
-            let text = format!("step skipped: loss {}, gradient norm {grad_norm}", result.loss);
-            bus.emit(Event::Warning { code: "non_finite".into(), text, count: self.state.skipped_total });
+            bus.emit(taken.warning(self.state.skipped_total));
         }
         self.state.step += 1;
         (self.state.epoch, self.state.cursor) = (cursor.epoch, cursor.next);
         self.state.tokens_seen += tokens as u64;
         bus.emit(Event::Step(Step {
             step: self.state.step,
-            loss: result.loss,
-            lr: self.learner.rates(lr),
-            grad_norm,
+            loss: taken.loss,
+            lr: self.learner.rates(taken.lr),
+            grad_norm: taken.grad_norm,
             tokens,
             step_ms: ms(start),
-            forward_ms: result.forward_ms,
-            backward_ms: result.backward_ms,
-            optimizer_ms: ms(optimizer),
+            forward_ms: taken.forward_ms,
+            backward_ms: taken.backward_ms,
+            optimizer_ms: taken.optimizer_ms,
             skipped: self.state.skipped_total,
             mem_bytes: resident_bytes(),
             peak_mem_bytes: peak_bytes(),
@@ -189,28 +185,6 @@ impl Run<'_> {
             self.ranks = modules.iter().map(|module| module.active).collect();
             bus.emit(Event::Ranks { step: self.state.step, budget, modules });
         }
-    }
-
-    /// Gathers the gradients of one optimizer step; the loss is the mean over all its trained tokens.
-    fn forward_backward(&mut self, batches: &[Batch], trained: usize) -> Result<MicroResult> {
-        let recipe = &self.job.recipe;
-        let dropout = recipe.adapter.shared().is_some_and(|shared| shared.dropout > 0.0);
-        let mut sum = MicroResult::default();
-        for (micro, batch) in batches.iter().enumerate().filter(|(_, batch)| batch.trained_tokens() > 0) {
-            let key = DropoutKey { seed: recipe.seed, step: self.state.step as u64, micro: micro as u64 };
-            let result = self.learner.accumulate(
-                batch,
-                &Micro {
-                    weight: 1.0 / trained as f64,
-                    dropout: dropout.then_some(key),
-                    gradient_checkpointing: recipe.train.gradient_checkpointing,
-                },
-            )?;
-            sum.loss += result.loss / trained as f64;
-            sum.forward_ms += result.forward_ms;
-            sum.backward_ms += result.backward_ms;
-        }
-        Ok(sum)
     }
 
     fn evaluate(&mut self, bus: &Bus, control: &Control, evals: &mut Evals) -> Result<()> {
@@ -241,7 +215,7 @@ impl Run<'_> {
         Cursor::new(rows, batch, self.job.recipe.seed, self.state.epoch, self.state.cursor)
     }
 
-    fn batch(&self, rows: &[usize]) -> Batch {
+    pub(super) fn batch(&self, rows: &[usize]) -> Batch {
         let sequences: Vec<_> = rows.iter().map(|&row| &self.job.splits.train.sequences[row]).collect();
         collate(&sequences, self.job.opened.tokenizer.pad().unwrap_or(0))
     }
@@ -268,6 +242,6 @@ pub(super) fn active_ranks(learner: &dyn Learner) -> Vec<usize> {
     }
 }
 
-fn ms(start: Instant) -> f64 {
+pub(super) fn ms(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }

@@ -155,7 +155,7 @@ fn trains_exactly_what_it_says(bench: &Bench) {
     let mut learner = bench.fresh();
     let trainable: usize = learner.trainable().values().map(|shape| shape.iter().product::<usize>()).sum();
     let spec = bench.adapter.spec().unwrap();
-    assert_eq!(trainable, learner.adapted().iter().map(|site| spec.parameters(site)).sum::<usize>());
+    assert_eq!(trainable, spec.total_parameters(learner.adapted()));
     bench.backward(learner.as_mut(), &bench.golden.train_batch(0));
     assert!(learner.trainable().keys().eq(learner.gradients().keys()), "what trains is what has gradients");
     let before = learner.export();

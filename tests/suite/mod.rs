@@ -6,6 +6,9 @@ pub mod conformance;
 pub mod delta_lora;
 pub mod golden;
 pub mod lifecycle;
+pub mod lora_drop;
+pub mod lora_fa;
+pub mod lora_plus;
 pub mod parity;
 pub mod training;
 
@@ -25,7 +28,13 @@ macro_rules! on {
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,
                 accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip;
             delta_lora: resumes_to_the_bit, micro_batches_are_one_step, only_optimizer_steps_count,
-                is_read_back_as_lora, the_shared_base_stays);
+                is_read_back_as_lora, the_shared_base_stays;
+            lora_drop: energy_is_the_squared_norm_of_the_correction, energies_do_not_depend_on_batches_order_or_padding,
+                doubling_b_quadruples_the_energy, planted_corrections_are_found, keeping_every_module_is_lora,
+                a_shared_gradient_is_the_sum_over_its_uses, modules_go_on_sharing_after_steps;
+            lora_fa: a_stays_and_the_update_stays_in_its_rows, what_adapters_keep_is_what_was_foretold,
+                corrected_training_survives_a_round_trip, saved_as_lora_it_gives_the_same_logits;
+            lora_plus: rates_differ_and_the_gradient_norm_does_not);
     };
     (@tests $runtime:expr; $($module:ident: $($name:ident),*);*) => {
         $(mod $module {

@@ -65,6 +65,22 @@ impl<B: LowRankBackend> Backward<B, 5> for LowRankTerm {
 }
 
 #[derive(Debug)]
+struct Dropout;
+
+impl<B: LowRankBackend> Backward<B, 1> for Dropout {
+    /// Probability and key: enough to draw the mask again.
+    type State = (f64, u64);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (p, key) = ops.state;
+        if let [Some(x)] = ops.parents {
+            grads.register::<B>(x.id, B::dropout(grad, p, key));
+        }
+    }
+}
+
+#[derive(Debug)]
 struct CrossEntropy;
 
 impl<B: LowRankBackend> Backward<B, 1> for CrossEntropy {
@@ -151,6 +167,14 @@ impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C>
 
     fn dropout_mask(shape: Shape, p: f64, key: u64, device: &Device<Self>) -> FloatTensor<Self> {
         Self::from_inner(B::dropout_mask(shape, p, key, device))
+    }
+
+    fn dropout(x: FloatTensor<Self>, p: f64, key: u64) -> FloatTensor<Self> {
+        let y = B::dropout(x.primitive, p, key);
+        match Dropout.prepare::<C>([x.node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((p, key), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
     }
 
     fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {

@@ -13,7 +13,6 @@ mod cpu;
 mod cpu_attention;
 #[cfg(feature = "cube")]
 mod cube;
-mod dropout;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod exp;
 #[cfg(feature = "flex")]
@@ -22,6 +21,7 @@ mod frozen;
 #[cfg(feature = "fusion")]
 mod fusion;
 pub mod host;
+mod mask;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod matrix;
 #[cfg(feature = "ndarray")]
@@ -35,14 +35,14 @@ pub mod testing;
 pub use attention::{
     AttentionLayout, FusedAttention, Heads, PositionTensors, Positions, Qkv, attend, join_heads, split_heads,
 };
-pub use dropout::{DropoutKey, path_hash};
 pub use frozen::{FrozenWeight, Side};
-pub use ops::{cross_entropy, dropout_mask, frozen_matmul, frozen_rows};
+pub use mask::{DropoutKey, path_hash};
+pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows};
 pub use term::{Factors, LowRank, TermGrads, Wanted, low_rank, take_retained_bytes};
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{Device, FloatTensor, IntTensor};
-use burn::tensor::{Int, Shape, Tensor, TensorPrimitive, activation};
+use burn::tensor::{Int, Shape, Tensor, TensorMetadata, TensorPrimitive, activation};
 
 /// A [`LowRankBackend`] that differentiates one.
 pub trait TrainBackend: LowRankBackend + AutodiffBackend<InnerBackend: LowRankBackend> {}
@@ -66,7 +66,13 @@ pub trait LowRankBackend: Backend {
     /// Inverted-dropout mask: 0 with probability `p`, else `1 / (1 - p)`. Element `i` depends on
     /// `key` and `i` alone, so every backend and every resumed run draws the same mask.
     fn dropout_mask(shape: Shape, p: f64, key: u64, device: &Device<Self>) -> FloatTensor<Self> {
-        Self::float_from_data(dropout::mask(shape, p, key), device)
+        Self::float_from_data(mask::draw(shape, p, key), device)
+    }
+
+    /// `x` times its dropout mask. The mask is drawn again for the backward pass instead of being kept.
+    fn dropout(x: FloatTensor<Self>, p: f64, key: u64) -> FloatTensor<Self> {
+        let mask = Self::dropout_mask(x.shape(), p, key, &Self::float_device(&x));
+        Self::float_mul(x, mask)
     }
 
     /// Summed negative log-likelihood `[1]` of `targets [n]` under `logits [n, vocab]`, and its

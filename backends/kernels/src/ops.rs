@@ -1,7 +1,7 @@
 //! The trait's operations on typed tensors.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Shape, Tensor, TensorPrimitive};
+use burn::tensor::{Int, Tensor, TensorPrimitive};
 
 use crate::{FrozenWeight, LowRankBackend, Side};
 
@@ -19,14 +19,9 @@ pub fn frozen_rows<B: LowRankBackend>(weight: FrozenWeight<B>, ids: Tensor<B, 1,
     wrap(B::frozen_rows(weight, ids.into_primitive()))
 }
 
-/// See [`LowRankBackend::dropout_mask`].
-pub fn dropout_mask<B: LowRankBackend, const D: usize>(
-    shape: [usize; D],
-    p: f64,
-    key: u64,
-    device: &B::Device,
-) -> Tensor<B, D> {
-    wrap(B::dropout_mask(Shape::new(shape), p, key, device))
+/// See [`LowRankBackend::dropout`].
+pub fn dropout<B: LowRankBackend, const D: usize>(x: Tensor<B, D>, p: f64, key: u64) -> Tensor<B, D> {
+    wrap(B::dropout(x.into_primitive().tensor(), p, key))
 }
 
 /// Summed negative log-likelihood `[1]`; see [`LowRankBackend::cross_entropy`].

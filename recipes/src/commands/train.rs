@@ -63,7 +63,7 @@ impl Train {
     pub fn run(&self, output: &Output) -> Result<()> {
         let resolved = self.resolve()?;
         let target = pick(&self.device.device)?;
-        let job = Job::prepare(&resolved, &target)?;
+        let mut job = Job::prepare(&resolved, &target)?;
         let mut console = Console::stderr(output.format, output.color, job.recipe.log.every);
         if self.dry_run {
             job.initial()?;
@@ -77,7 +77,7 @@ impl Train {
             return Ok(());
         };
         if !output.quiet {
-            console.banner(&job.banner().line("run", run.path().display().to_string()));
+            console.banner(&run.banner());
             notes.iter().for_each(|note| eprintln!("{note}"));
         }
         warnings.iter().for_each(|warning| eprintln!("warn   {warning}"));

@@ -122,6 +122,10 @@ impl Spec for AdaLoraConfig {
         }
     }
 
+    fn refuses_lora_plus(&self) -> Option<&'static str> {
+        Some("E is neither A nor B, and no paper says at which rate it trains")
+    }
+
     fn adapts_embeddings(&self) -> bool {
         false
     }

@@ -13,6 +13,7 @@ use crate::adapters::{Adapter, ModuleKind, Pool};
 use crate::linalg::{matmul, svd};
 use crate::nn::params::{GradMap, Register};
 use crate::nn::{Storage, Weight};
+use crate::optim::Form;
 use crate::optim::Optimizer;
 use crate::recipe::{BaseDtype, Optim};
 
@@ -67,7 +68,7 @@ impl Student {
         let adapter = Adapter::new(&site, &config, &mut start).unwrap();
         let linear = Linear { weight, bias: None, adapter };
         let register = Register::new(&linear);
-        let optimizer = Optimizer::new(optim, &register.trainable());
+        let optimizer = Optimizer::new(optim, Form::Torch, &register.trainable(), selected);
         Self { linear, register, optimizer, steps: 0 }
     }
 
@@ -171,7 +172,7 @@ fn writing_w_at_every_step_gives_the_same() {
 #[test]
 fn from_the_first_step_on_it_is_lora_of_a_larger_alpha_under_adam() {
     let mut optim = Optim::default();
-    optim.adamw.eps = 1e-30;
+    optim.adamw.eps = Some(1e-30);
     optim.adamw.weight_decay = 0.1;
     let (mut side, mut plain) = (Student::new(delta(0), &optim), Student::new(lora(3.0 * (1.0 + LAMBDA)), &optim));
     let mut worst = 0.0f32;
@@ -233,7 +234,7 @@ fn the_gradient_of_the_product_is_that_of_w_unless_inputs_are_dropped() {
     let mut dropping = Student::new(LoraConfig { dropout: 0.5, ..lora(3.0) }, &Optim::default());
     (0..5).for_each(|_| dropping.step(1e-1));
     let Some(Adapter::Lora(adapter)) = &dropping.linear.adapter else { unreachable!() };
-    let pass = Pass { dropout: Some(DropoutKey { seed: 1, step: 1, micro: 0 }) };
+    let pass = Pass { dropout: Some(DropoutKey { seed: 1, step: 1, micro: 0 }), ..Pass::EVAL };
     let [_, w, a, _] = gradients(&dropping.linear, [&adapter.lora_A, &adapter.lora_B], pass);
     assert!(distance(&a, &through_w(&w, &adapter.lora_A, &adapter.lora_B)[0]) > 0.1);
 }

@@ -77,7 +77,10 @@ impl AdapterConfig {
             let what = format!("{} is defined on linear layers, and this is an embedding", self.name());
             InputError::new(what).key("targets").found(&site.path)
         });
-        match misplaced.or_else(|| selected.iter().find_map(|site| spec.refuses(site))) {
+        match misplaced
+            .or_else(|| selected.iter().find_map(|site| spec.refuses(site)))
+            .or_else(|| spec.refuses_all(&selected))
+        {
             None => spec.fit(selected).map_err(|problem| origin.report(vec![problem])),
             Some(problem) => Err(origin.report(vec![problem])),
         }

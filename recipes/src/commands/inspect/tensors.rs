@@ -23,13 +23,15 @@ pub(super) fn adapter(dir: &Path, format: Format) -> Result<()> {
         return stdout::print_json(&json!({ "adapter": config.adapter, "base": base, "tensors": json_rows(&rows) }));
     }
     let shared = config.adapter.shared().unwrap_or_default();
-    let facts = [
+    let mut facts = vec![
         ("method", config.adapter.name().to_string()),
         ("base", config.base_model_name_or_path.clone()),
         ("rank", shared.rank.to_string()),
-        ("alpha", shared.alpha.to_string()),
-        ("scaled by", if shared.rslora { "alpha / sqrt(rank)" } else { "alpha / rank" }.to_string()),
     ];
+    if config.adapter.spec().is_some_and(|spec| spec.has_alpha()) {
+        facts.push(("alpha", shared.alpha.to_string()));
+        facts.push(("scaled by", if shared.rslora { "alpha / sqrt(rank)" } else { "alpha / rank" }.to_string()));
+    }
     config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     print(&facts, &rows)
 }

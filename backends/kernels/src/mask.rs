@@ -25,7 +25,7 @@ pub fn path_hash(path: &str) -> u64 {
     path.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-pub(crate) fn mask(shape: Shape, p: f64, key: u64) -> TensorData {
+pub(crate) fn draw(shape: Shape, p: f64, key: u64) -> TensorData {
     let keep = (1.0 / (1.0 - p)) as f32;
     let threshold = (p * (1u64 << 53) as f64) as u64;
     let values: Vec<f32> =
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn mask_keeps_the_expectation_and_depends_on_the_key() {
-        let draw = |key| mask(Shape::new([100, 100]), 0.3, key).to_vec::<f32>().unwrap();
+        let draw = |key| super::draw(Shape::new([100, 100]), 0.3, key).to_vec::<f32>().unwrap();
         let mean = draw(1).iter().sum::<f32>() / 1e4;
         assert!((mean - 1.0).abs() < 0.03, "{mean}");
         assert_eq!(draw(1), draw(1));
