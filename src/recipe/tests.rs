@@ -253,7 +253,7 @@ fn contradictory_keys_are_refused() {
 /// What does not go together, and the reason that the refusal gives.
 #[test]
 fn combinations_that_cannot_be_are_refused_for_their_reason() {
-    let table: [(&[&str], &str); 15] = [
+    let table: [(&[&str], &str); 25] = [
         (&["adapter.lora.init=orthogonal", "adapter.lora.rank=3"], "orthogonal initialisation halves the rank"),
         (&["adapter.lora.layers=[0]", "adapter.lora.targets=.*q_proj"], "`layers` needs targets by name"),
         (&["adapter.lora.layers_pattern=[\"h\"]"], "`layers_pattern` says where the layer number stands"),
@@ -264,10 +264,23 @@ fn combinations_that_cannot_be_are_refused_for_their_reason() {
         (&["adapter.lora.init=gaussian", "train.init_from=a"], "`init` chooses how the adapter starts"),
         (&["adapter.lora.init=orthogonal", "train.init_from=a"], "`init` chooses how the adapter starts"),
         (&["adapter.lora.init=pissa", "train.init_from=a"], "`init` chooses how the adapter starts"),
+        (&["adapter.dora.init=olora", "train.init_from=a"], "`init` chooses how the adapter starts"),
+        (&["adapter.delta_lora.dropout=0.1"], "with dropout the gradient of B·A is not the gradient of W"),
+        (&["adapter.vera.alpha=16"], "unknown key `alpha` in [adapter.vera]"),
+        (&["adapter.vera.rslora=true"], "unknown key `rslora` in [adapter.vera]"),
+        (&["adapter.adalora.init=pissa"], "unknown key `init` in [adapter.adalora]"),
+        (&["adapter.adalora.rslora=true"], "unknown key `rslora` in [adapter.adalora]"),
         (&["train.init_from="], "`train.init_from` is empty"),
         (&["train.eval_generate=2"], "`data.eval` is missing"),
         (&["optim.schedule.linear.warmup=20", "train.max_steps=10"], "warm-up is longer than the run"),
-        (&["optim.lora_plus_ratio=16"], "not in this version"),
+        (&["optim.lora_plus_ratio=16", "adapter=lora_fa"], "means nothing with [adapter.lora_fa]: A is frozen"),
+        (&["optim.lora_plus_ratio=16", "adapter=vera"], "means nothing with [adapter.vera]: A and B are frozen"),
+        (
+            &["optim.lora_plus_ratio=16", "adapter=adalora"],
+            "means nothing with [adapter.adalora]: E is neither A nor B",
+        ),
+        (&["optim.lora_plus_ratio=16", "adapter=full"], "means nothing with [adapter.full]"),
+        (&["optim.lora_plus_ratio=0.5"], "`optim.lora_plus_ratio` is out of range"),
         (&["base.quant.nf4.block=64"], "not in this version"),
     ];
     for (sets, reason) in table {

@@ -27,10 +27,10 @@ impl Job {
     pub fn begin(&mut self, options: &Options) -> Result<Begun<'_>> {
         let Some(resume) = &options.resume else {
             let initial = self.initial()?;
-            let adapter = initial.as_ref().map(|initial| initial.sha256.clone());
+            let started_from = initial.as_ref().map(|initial| initial.sha256.clone());
             let (base, learner) = self.load(initial)?;
             let dir = RunDir::create(options.out.as_deref(), &self.name)?;
-            let run = self.run(dir, adapter, base, learner)?;
+            let run = self.run(dir, started_from, base, learner)?;
             return Ok(Begun { run: Some(run), notes: Vec::new(), warnings: Vec::new() });
         };
         if let (Some(_), Some(out)) = (resume, &options.out) {
@@ -64,7 +64,7 @@ impl Job {
         }
         // A checkpoint has everything; without one the run starts once more from where it started.
         let initial = if matches!(start, Start::Fresh) { self.initial()? } else { None };
-        let adapter = match &start {
+        let started_from = match &start {
             Start::From(saved) => saved.state.hashes.adapter.clone(),
             _ => initial.as_ref().map(|initial| initial.sha256.clone()),
         };
@@ -83,7 +83,7 @@ impl Job {
             state = Some(TrainState { best, ..saved.state });
         }
         let total_steps = self.steps;
-        let mut run = self.run(dir, adapter, base, learner)?;
+        let mut run = self.run(dir, started_from, base, learner)?;
         if let Some(state) = state {
             run.resumed_from = state.step;
             run.state = TrainState { total_steps, ..state };
@@ -126,15 +126,15 @@ impl Job {
         }
     }
 
-    /// `adapter` is the hash of the one that training started from.
+    /// `started_from` is the sha256 of the adapter that training started from, if it did.
     fn run(
         &mut self,
         dir: RunDir,
-        adapter: Option<String>,
+        started_from: Option<String>,
         base: Box<dyn Base>,
         learner: Box<dyn Learner>,
     ) -> Result<Run<'_>> {
-        let hashes = Hashes { adapter, ..self.hashes()? };
+        let hashes = Hashes { adapter: started_from, ..self.hashes()? };
         let mut info = RunInfo::new(&self.name);
         info.versions.insert("burn".into(), "0.21.0".into());
         info.device = self.target.device.name.clone();

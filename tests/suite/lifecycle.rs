@@ -74,7 +74,7 @@ fn job(runtime: &'static dyn Runtime, adapter: &Path, sets: &str) -> Job {
     Job::prepare(&resolved(adapter, sets), &Target { runtime, index: 0, device }).unwrap()
 }
 
-fn train(job: &mut Job, options: &Options) {
+fn train(mut job: Job, options: &Options) {
     let run = job.begin(options).unwrap().run.expect("something to do");
     let bus = run.bus().unwrap();
     run.train(&bus, &Control::new()).unwrap();
@@ -102,7 +102,7 @@ pub fn training_goes_on_from_an_adapter(runtime: &'static dyn Runtime) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     copy("lora", &at("adapter"));
-    train(&mut job(runtime, &at("adapter"), "max_steps = 1\n[optim.adamw]\nlr = 1e-12"), &fresh(&at("still")));
+    train(job(runtime, &at("adapter"), "max_steps = 1\n[optim.adamw]\nlr = 1e-12"), &fresh(&at("still")));
     let (before, after) = (tensors(&at("adapter")), tensors(&at("still/final")));
     assert_eq!(before.len(), after.len());
     for (name, tensor) in &before {
@@ -111,11 +111,11 @@ pub fn training_goes_on_from_an_adapter(runtime: &'static dyn Runtime) {
     let hash = Layout::of(&at("still")).unwrap().read_info().unwrap().hashes.adapter;
     assert_eq!(hash.as_ref().map(String::len), Some(64));
 
-    train(&mut job(runtime, &at("adapter"), "max_steps = 4"), &fresh(&at("whole")));
-    train(&mut job(runtime, &at("adapter"), "max_steps = 2"), &fresh(&at("resumed")));
+    train(job(runtime, &at("adapter"), "max_steps = 4"), &fresh(&at("whole")));
+    train(job(runtime, &at("adapter"), "max_steps = 2"), &fresh(&at("resumed")));
     std::fs::remove_dir_all(at("adapter")).unwrap();
     let resume = Options { out: None, resume: Some(Some(at("resumed"))) };
-    train(&mut job(runtime, &at("adapter"), "max_steps = 4"), &resume);
+    train(job(runtime, &at("adapter"), "max_steps = 4"), &resume);
     assert!(tensors(&at("resumed/final")) == tensors(&at("whole/final")));
     assert_eq!(Layout::of(&at("resumed")).unwrap().read_info().unwrap().hashes.adapter, hash);
     let gone = job(runtime, &at("adapter"), "max_steps = 4").begin(&fresh(&at("new"))).err().unwrap().to_string();
