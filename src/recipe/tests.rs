@@ -145,8 +145,6 @@ fn two_adapters_contradict_each_other() {
 #[test]
 fn what_a_later_version_may_have_is_not_called_a_typo() {
     for set in [
-        "adapter.lora_fa.rank=4",
-        "adapter=lora_drop",
         "adapter.lora.init=loftq",
         "base.quant.nf4.block=64",
         "optim.offload=host",
