@@ -215,6 +215,15 @@ mod tests {
             ("linear_a_lora_nobias", 2.0),
             ("linear_a_lora_rslora", 4.0),
             ("linear_b_lora", 5.0 / 3.0),
+            ("linear_b_lora_nobias", 5.0 / 3.0),
+            ("linear_b_lora_rslora", 5.0 / 3f64.sqrt()),
+            // As PEFT starts them.
+            ("init_a_default", 2.0),
+            ("init_a_gaussian", 2.0),
+            ("init_a_orthogonal", 2.0),
+            ("init_b_default", 5.0 / 3.0),
+            ("init_b_gaussian", 5.0 / 3.0),
+            ("init_b_orthogonal", 5.0 / 4.0),
         ];
         for (name, scaling) in cases {
             let golden = golden(name);
