@@ -160,7 +160,8 @@ fn trains_exactly_what_it_says(bench: &Bench) {
     learner.discard();
     (0..STEPS).for_each(|k| bench.step(learner.as_mut(), k));
     let (after, trains) = (learner.export(), learner.trainable());
-    for (path, value) in after {
+    // Delta-LoRA's snapshot is written once, by itself.
+    for (path, value) in after.into_iter().filter(|(path, _)| !path.contains(".snapshot_")) {
         assert_eq!(before[&path] != value, trains.contains_key(&path), "{path} moves if and only if it trains");
     }
 }
