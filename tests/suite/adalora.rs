@@ -9,7 +9,7 @@ use lowrank::runtime::{AdapterSpec, Base, Learner, Micro, Runtime};
 use lowrank::tensors::HostTensors;
 use lowrank::train::attach_saved;
 
-use super::golden::{Fixtures, assert_close, difference, e2e, load, open};
+use super::golden::{Fixtures, assert_close, difference, e2e, load, one_after_the_other, open};
 
 const STEPS: usize = 14;
 /// 14 modules of `llama`.
@@ -105,14 +105,7 @@ pub fn a_run_broken_while_pruning_ends_with_the_same_ranks(runtime: &dyn Runtime
 pub fn importances_are_taken_once_a_step(runtime: &dyn Runtime) {
     let (base, golden) = llama(runtime);
     let (a, b) = (golden.train_batch(0), golden.train_batch(1));
-    let both = lowrank::data::Batch {
-        rows: a.rows + b.rows,
-        len: a.len,
-        ids: [&a.ids[..], &b.ids].concat(),
-        targets: [&a.targets[..], &b.targets].concat(),
-        segment: [&a.segment[..], &b.segment].concat(),
-        position: [&a.position[..], &b.position].concat(),
-    };
+    let both = one_after_the_other(&a, &b);
     let weight = 1.0 / both.trained_tokens() as f64;
     let state = |batches: &[&lowrank::data::Batch]| {
         let mut learner = attach(base.as_ref(), config());
