@@ -11,9 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{
-    Findings, FullConfig, NoneConfig, Selected, Spec, adalora, delta_lora, dora, lora, lora_drop, lora_fa, vera,
-};
+use super::{Findings, FullConfig, NoneConfig, Selected, Spec};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -37,7 +35,7 @@ macro_rules! adapters {
         /// What a layer carries besides its frozen base.
         #[derive(Module, Debug)]
         pub enum Adapter<B: Backend> {
-            $($variant($module::$variant<B>),)*
+            $($variant(super::$module::$variant<B>),)*
         }
 
         impl<B: LowRankBackend> Adapter<B> {
@@ -46,7 +44,7 @@ macro_rules! adapters {
                 match config {
                     _ if site.rank == 0 => Ok(None),
                     $(AdapterConfig::$variant(config) =>
-                        <$module::$variant<B> as Method<B>>::new(site, config, start).map(|adapter| Some(Self::$variant(adapter))),)*
+                        <super::$module::$variant<B> as Method<B>>::new(site, config, start).map(|adapter| Some(Self::$variant(adapter))),)*
                     AdapterConfig::Full(_) | AdapterConfig::None(_) => Ok(None),
                 }
             }
@@ -55,7 +53,7 @@ macro_rules! adapters {
             pub fn rule(config: &AdapterConfig, selected: &[Selected], total_steps: usize) -> Option<Box<dyn Rule<B>>> {
                 match config {
                     $(AdapterConfig::$variant(config) =>
-                        <$module::$variant<B> as Method<B>>::rule(config, selected, total_steps),)*
+                        <super::$module::$variant<B> as Method<B>>::rule(config, selected, total_steps),)*
                     AdapterConfig::Full(_) | AdapterConfig::None(_) => None,
                 }
             }
@@ -86,15 +84,15 @@ macro_rules! adapters {
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum AdapterConfig {
-            $(#[doc = $summary] #[serde(rename = $name)] $variant($module::$config),)*
+            $(#[doc = $summary] #[serde(rename = $name)] $variant(super::$module::$config),)*
             /// Every weight trains, in a dense copy of its own.
             Full(FullConfig),
             /// Nothing trains: evaluate the base.
             None(NoneConfig),
         }
 
-        $(impl From<$module::$config> for AdapterConfig {
-            fn from(config: $module::$config) -> Self {
+        $(impl From<super::$module::$config> for AdapterConfig {
+            fn from(config: super::$module::$config) -> Self {
                 AdapterConfig::$variant(config)
             }
         })*

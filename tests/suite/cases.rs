@@ -1,5 +1,8 @@
-//! The methods of the conformance matrix, each with its defaults and with what changes its arithmetic.
+//! The rows of the conformance matrix: every method with its defaults, and with what changes its arithmetic.
 
+use lowrank::adapters::METHODS;
+
+#[derive(Clone, Copy)]
 pub struct Case {
     /// The recipe's table `[adapter.METHOD]`, and its keys as JSON.
     pub method: &'static str,
@@ -15,6 +18,12 @@ impl Case {
     }
 }
 
+/// Methods that are not listed here are held to everything, with their defaults.
+pub fn cases() -> Vec<Case> {
+    let unlisted = METHODS.iter().filter(|method| CASES.iter().all(|case| case.method != method.name));
+    CASES.iter().copied().chain(unlisted.map(|method| case(method.name, "{}"))).collect()
+}
+
 const fn case(method: &'static str, keys: &'static str) -> Case {
     Case { method, keys, except: &[] }
 }
@@ -25,7 +34,7 @@ const DETACHED: (&str, &str) =
 const MOVED: (&str, &str) =
     ("gradient", "the weight moves along with the product, and the gradient of that part is left out");
 
-pub const CASES: &[Case] = &[
+const CASES: &[Case] = &[
     case("lora", "{}"),
     case("lora", r#"{"rslora": true}"#),
     case("lora", r#"{"init": "gaussian"}"#),
