@@ -150,4 +150,17 @@ mod tests {
         assert!(solve_positive(&[1.0, 2.0, 2.0, 1.0], 2, &[1.0, 2.0], 1).is_err());
         assert!(svd(&[f64::NAN; 4], [2, 2]).is_err());
     }
+
+    /// Threads must not share out the work as they please: sums in another order round differently.
+    #[test]
+    fn equal_matrices_have_equal_factors_beside_other_work() {
+        let w = example(256, 96);
+        let first = (svd(&w, [256, 96]).unwrap(), qr(&w, [256, 96]));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let again = || (0..20).all(|_| (svd(&w, [256, 96]).unwrap(), qr(&w, [256, 96])) == first);
+                scope.spawn(move || assert!(again()));
+            }
+        });
+    }
 }
