@@ -7,8 +7,21 @@ macro_rules! shipped {
 }
 
 /// `NAME` is the file `recipes/NAME.toml`.
-pub const SHIPPED: Shipped =
-    shipped!["tiny/lora", "tiny/adalora", "tiny/lora_drop", "tiny/full", "tiny/pretrain", "smollm2/e2e"];
+pub const SHIPPED: Shipped = shipped![
+    "tiny/lora",
+    "tiny/adalora",
+    "tiny/lora_drop",
+    "tiny/full",
+    "tiny/pretrain",
+    "smollm2/e2e",
+    "claims/rslora",
+    "claims/lora_plus",
+    "claims/lora_fa",
+    "claims/vera",
+    "claims/delta_lora",
+    "claims/pissa",
+    "claims/dora",
+];
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,8 @@ mod allocator;
 mod export;
 mod importance;
 mod orthogonality;
+#[cfg(test)]
+mod planted;
 mod rule;
 #[cfg(test)]
 mod tests;
