@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A, E and B train. A triplet is taken away by setting its entry of E to zero, and its scale stays that of `init_rank`.
-//! [`allocator`] says how many stay and which, [`importance`] how much each matters, [`orthogonality`] keeps A and B near
-//! orthonormal, [`rule`] does the three around an optimizer step. Where paper and PEFT differ, this is PEFT's arithmetic.
+//! `allocator` says how many stay and which, `importance` how much each matters, `orthogonality` keeps A and B near
+//! orthonormal, `rule` does the three around an optimizer step. Where paper and PEFT differ, this is PEFT's arithmetic.
 
 #![allow(non_snake_case)]
 
