@@ -91,6 +91,16 @@ pub fn solve_positive(m: &[f64], n: usize, b: &[f64], cols: usize) -> Result<Vec
     Ok(row_major(llt.solve(MatRef::from_row_major_slice(b, n, cols)).as_ref()))
 }
 
+/// `m [rows, cols]` with columns first.
+pub fn transposed<T: Copy>(m: &[T], cols: usize) -> Vec<T> {
+    (0..cols).flat_map(|col| m.iter().skip(col).step_by(cols)).copied().collect()
+}
+
+/// In the precision that everything here has.
+pub fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
 fn row_major(matrix: MatRef<'_, f64>) -> Vec<f64> {
     (0..matrix.nrows()).flat_map(|i| (0..matrix.ncols()).map(move |j| matrix[(i, j)])).collect()
 }

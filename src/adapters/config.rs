@@ -98,9 +98,14 @@ pub trait Spec {
         super::lora::fields(site)
     }
 
+    /// The modules without those whose parameters are another's before them.
+    fn owners<'a>(&self, selected: &'a [Selected]) -> Vec<&'a Selected> {
+        selected.iter().collect()
+    }
+
     /// Path and shape of everything that trains in the adapters. What modules share goes by the first of them.
     fn trains(&self, selected: &[Selected]) -> IndexMap<String, Vec<usize>> {
-        let adapted = selected.iter().filter(|site| site.rank > 0);
+        let adapted = self.owners(selected).into_iter().filter(|site| site.rank > 0);
         let named = |site: &Selected| {
             let path = site.path.clone();
             self.fields(site).into_iter().map(move |(field, shape)| (format!("{path}.{field}"), shape))

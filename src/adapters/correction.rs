@@ -2,7 +2,7 @@
 
 use super::peft::{self, Part, PeftAdapter, PeftConfig, Slot};
 use super::{AdapterConfig, LoraConfig, Module, ModuleKind, Origin, Selected, Shared, Targets, Update};
-use crate::linalg::{self, Qr, Svd};
+use crate::linalg::{self, Qr, Svd, transposed, wide};
 use crate::tensors::{HostTensor, HostTensors};
 use crate::{Error, Result};
 
@@ -169,15 +169,6 @@ pub(super) fn beside(adapter: &PeftAdapter) -> HostTensors {
 
 fn is_beside(part: Part) -> bool {
     matches!(part, Part::Weight | Part::Bias | Part::BaseLayerBias)
-}
-
-/// `values [rows, cols]` with columns first.
-fn transposed<T: Copy>(values: &[T], cols: usize) -> Vec<T> {
-    (0..cols).flat_map(|col| values.iter().skip(col).step_by(cols)).copied().collect()
-}
-
-pub(super) fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
 }
 
 fn narrow(values: &[f64]) -> Vec<f32> {

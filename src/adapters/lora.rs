@@ -30,8 +30,9 @@ use super::stacked::{doubled, stacked};
 use super::{AdapterConfig, Findings, LoraInit, ModuleKind, Selected, Shared, Spec, Update, init, method_config};
 use crate::Result;
 use crate::error::InputError;
+use crate::linalg::transposed;
 use crate::nn::{Embedding, Linear, Pass};
-use crate::tensors::{HostTensor, HostTensors};
+use crate::tensors::HostTensors;
 
 method_config! {
     pub struct LoraConfig: scaled {
@@ -95,16 +96,10 @@ pub(super) fn parts(site: &Selected) -> Vec<(Part, Vec<usize>)> {
 pub fn product(site: &Selected, values: &HostTensors) -> Result<Update> {
     let (a, b) = (field(values, &site.path, "lora_A")?, field(values, &site.path, "lora_B")?);
     let (left, right) = match site.kind {
-        ModuleKind::Embedding => (transposed(a), transposed(b)),
+        ModuleKind::Embedding => (transposed(&a.values, site.rows), transposed(&b.values, site.rank)),
         _ => (b.values.clone(), a.values.clone()),
     };
     Ok(Update { left, right, rank: site.rank, cols: site.cols, scaling: site.scaling as f32, magnitude: None })
-}
-
-/// Values of a matrix, columns first.
-fn transposed(matrix: &HostTensor) -> Vec<f32> {
-    let cols = matrix.shape.last().copied().unwrap_or(0);
-    (0..cols).flat_map(|col| matrix.values.iter().skip(col).step_by(cols)).copied().collect()
 }
 
 #[derive(Module, Debug)]

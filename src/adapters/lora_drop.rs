@@ -22,7 +22,7 @@ use burn::tensor::backend::Backend;
 use indexmap::IndexMap;
 use lowrank_kernels::LowRankBackend;
 
-use super::lora::{self, Lora};
+use super::lora::Lora;
 use super::method::{Method, Start, field};
 use super::{AdapterConfig, Decision, Findings, LoraConfig, LoraInit, Pilot, Selected, Shared, Spec, method_config};
 use crate::error::InputError;
@@ -80,14 +80,9 @@ impl Spec for LoraDropConfig {
         false
     }
 
-    fn trains(&self, selected: &[Selected]) -> IndexMap<String, Vec<usize>> {
+    fn owners<'a>(&self, selected: &'a [Selected]) -> Vec<&'a Selected> {
         let mut pools = HashSet::new();
-        let first = selected.iter().filter(|site| !self.shares(site) || pools.insert(pool(site)));
-        first
-            .flat_map(|site| {
-                lora::fields(site).into_iter().map(|(field, shape)| (format!("{}.{field}", site.path), shape))
-            })
-            .collect()
+        selected.iter().filter(|site| !self.shares(site) || pools.insert(pool(site))).collect()
     }
 
     fn pilot(&self) -> Option<&dyn Pilot> {

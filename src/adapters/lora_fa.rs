@@ -30,6 +30,7 @@ use lowrank_kernels::{LowRank, LowRankBackend, low_rank, path_hash};
 
 use super::method::{Method, Rule, Start, dropped};
 use super::{AdapterConfig, LoraConfig, LoraInit, Selected, Shared, Spec, init, method_config};
+use crate::linalg::Side;
 use crate::nn::{Linear, Pass};
 use crate::optim::Form;
 use crate::tensors::HostTensors;
@@ -150,14 +151,11 @@ impl<B: Backend> Rule<B> for Correction<B> {
 /// `(A Aᵀ + ridge)⁻¹ / s²` of `a [r, in]`, symmetric `[r, r]`.
 fn factor(a: &[f64], site: &Selected) -> Result<Vec<f64>> {
     let (r, scale) = (site.rank, site.scaling * site.scaling);
-    let row = |i: usize| &a[i * site.cols..(i + 1) * site.cols];
-    let dot = |i: usize, j: usize| row(i).iter().zip(row(j)).map(|(x, y)| x * y).sum::<f64>();
-    let square = |entry: &dyn Fn(usize, usize) -> f64| -> Vec<f64> {
-        (0..r * r).map(|index| entry(index / r, index % r)).collect()
-    };
-    let gram = square(&|i, j| dot(i, j) + if i == j { RIDGE } else { 0.0 });
-    let identity = square(&|i, j| if i == j { 1.0 / scale } else { 0.0 });
-    linalg::solve_positive(&gram, r, &identity, r)
+    let mut gram = linalg::gram(a, [r, site.cols], Side::Rows);
+    gram.iter_mut().step_by(r + 1).for_each(|diagonal| *diagonal += RIDGE);
+    let mut scaled = vec![0.0; r * r];
+    scaled.iter_mut().step_by(r + 1).for_each(|diagonal| *diagonal = 1.0 / scale);
+    linalg::solve_positive(&gram, r, &scaled, r)
 }
 
 #[cfg(test)]
@@ -220,8 +218,7 @@ mod tests {
         let (site, [out, cols]) = (site(3, 5, 8, 1.5), [5, 8]);
         let wave = |n: usize, seed: f64| (0..n).map(|i| ((i * i) as f64 * 0.37 + seed).sin()).collect::<Vec<_>>();
         let (a, full) = (wave(3 * cols, 0.3), wave(out * cols, 1.1));
-        let transposed: Vec<f64> =
-            (0..cols).flat_map(|j| (0..3).map(move |i| (i, j))).map(|(i, j)| a[i * cols + j]).collect();
+        let transposed = linalg::transposed(&a, cols);
         let plain = linalg::matmul(&full, [out, cols], &transposed, 3);
         let flat = |values: &[f64]| {
             Tensor::<Inner, 1>::from_floats(

@@ -108,9 +108,8 @@ fn start(sequence: &Sequence) -> Sequence {
 /// Frobenius norm of `scaling · left · right` from the two r × r Gram matrices: ‖BA‖² = Σ (AAᵀ ⊙ BᵀB).
 fn update_norm(update: &Update) -> f64 {
     let (r, cols) = (update.rank, update.cols);
-    let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
-    let right = linalg::gram(&wide(&update.right), [r, cols], Side::Rows);
-    let left = linalg::gram(&wide(&update.left), [update.left.len() / r, r], Side::Columns);
+    let right = linalg::gram(&linalg::wide(&update.right), [r, cols], Side::Rows);
+    let left = linalg::gram(&linalg::wide(&update.left), [update.left.len() / r, r], Side::Columns);
     let square: f64 = left.iter().zip(&right).map(|(left, right)| left * right).sum();
     square.max(0.0).sqrt() * f64::from(update.scaling.abs())
 }

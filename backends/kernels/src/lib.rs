@@ -38,7 +38,7 @@ pub use attention::{
 pub use frozen::{FrozenWeight, Side};
 pub use mask::{DropoutKey, path_hash};
 pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows};
-pub use term::{Factors, LowRank, TermGrads, Wanted, low_rank, take_retained_bytes};
+pub use term::{Factors, LowRank, low_rank, take_retained_bytes};
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{Device, FloatTensor, IntTensor};

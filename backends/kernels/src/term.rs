@@ -41,7 +41,7 @@ impl<B: Backend> Clone for Factors<B> {
 
 /// Gradients of a term; absent where nobody asked.
 #[derive(Debug)]
-pub struct TermGrads<B: Backend> {
+pub(crate) struct TermGrads<B: Backend> {
     pub x: Option<FloatTensor<B>>,
     pub down: Option<FloatTensor<B>>,
     pub mid: Option<FloatTensor<B>>,
@@ -51,7 +51,7 @@ pub struct TermGrads<B: Backend> {
 
 /// Which gradients of a term are wanted.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// The columns of `x`.
     pub x: Option<usize>,
     pub down: bool,

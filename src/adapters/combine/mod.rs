@@ -17,10 +17,11 @@ mod tests;
 use join::{Task, join};
 pub use method::{METHODS, Majority, Method, Rule};
 
-use super::correction::{Correction, beside, corrections, to_adapter, wide};
+use super::correction::{Correction, beside, corrections, to_adapter};
 use super::peft::PeftAdapter;
 use super::random::Stream;
 use super::{AdapterConfig, Module, Shared};
+use crate::linalg::wide;
 use crate::tensors::HostTensors;
 use crate::{Error, Result, linalg};
 
