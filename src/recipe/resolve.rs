@@ -45,7 +45,11 @@ pub(super) fn resolve(
     name: String,
     root: PathBuf,
 ) -> Result<Resolved> {
-    let mut tree = Tree::parse(file, text).map_err(Error::Inputs)?;
+    settle(Tree::parse(file, text).map_err(Error::Inputs)?, sets, name, root)
+}
+
+/// One recipe from a tree, or everything that is wrong with it.
+pub(super) fn settle(mut tree: Tree, sets: &[String], name: String, root: PathBuf) -> Result<Resolved> {
     let mut errors: Vec<InputError> =
         sets.iter().filter_map(|argument| tree.set(argument).err()).map(|error| *error).collect();
     let schema = schema::schema();
@@ -159,7 +163,7 @@ fn anchor(key: &str, path: &mut String, root: &Path) {
     }
 }
 
-fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     let about = |what: &str| Error::input(what).file(path);
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => about("no such recipe").into(),

@@ -13,11 +13,13 @@ use crate::error::InputError;
 const CHOICES: [&str; 3] = ["adapter", "optim.schedule", "data.format"];
 
 /// A text that gave values: the recipe file or one `--set` argument.
+#[derive(Clone)]
 struct Source {
     from: From,
     text: String,
 }
 
+#[derive(Clone)]
 enum From {
     File(PathBuf),
     Text,
@@ -25,6 +27,7 @@ enum From {
 }
 
 /// Where a key and its value stand in their source.
+#[derive(Clone)]
 struct Origin {
     source: usize,
     key: Range<usize>,
@@ -55,6 +58,7 @@ impl Source {
     }
 }
 
+#[derive(Clone)]
 pub(super) struct Tree {
     pub table: Table,
     sources: Vec<Source>,
@@ -102,6 +106,33 @@ impl Tree {
         Ok(())
     }
 
+    /// Takes the top-level key `name` out, as a tree of its own: what was `name.key` is `key` there. `None` if it is absent or no table.
+    pub fn take(&mut self, name: &str) -> Option<Self> {
+        let Value::Table(table) = self.table.remove(name)? else { return None };
+        Some(self.below(table, &format!("{name}.")))
+    }
+
+    /// Takes the list of tables `name` out, each as a tree of its own.
+    pub fn take_list(&mut self, name: &str) -> Vec<Self> {
+        let Some(Value::Array(items)) = self.table.remove(name) else { return Vec::new() };
+        let tables = items.into_iter().enumerate().filter_map(|(i, item)| Some((i, item.try_into().ok()?)));
+        tables.map(|(i, table)| self.below(table, &format!("{name}[{i}]."))).collect()
+    }
+
+    fn below(&self, table: Table, prefix: &str) -> Self {
+        let own = self.origins.iter().filter_map(|(path, origin)| Some((path.strip_prefix(prefix)?.into(), origin.clone())));
+        Self { table, sources: self.sources.clone(), origins: own.collect(), overridden: Vec::new() }
+    }
+
+    /// Lays `over` on top: tables are merged, everything else is replaced, and so is a table that holds another choice.
+    pub fn overlay(&mut self, over: Self) {
+        let shift = self.sources.len();
+        self.sources.extend(over.sources);
+        merge(&mut self.table, over.table, "");
+        let moved = |(path, origin): (String, Origin)| (path, Origin { source: origin.source + shift, ..origin });
+        self.origins.extend(over.origins.into_iter().map(moved));
+    }
+
     pub fn overridden(&self) -> &[String] {
         &self.overridden
     }
@@ -120,6 +151,21 @@ impl Tree {
                 Some(outer) => around = outer,
                 None => return self.sources[0].name(error),
             }
+        }
+    }
+}
+
+fn merge(table: &mut Table, over: Table, path: &str) {
+    for (name, value) in over {
+        let path = child(path, &name);
+        match (table.get_mut(&name), value) {
+            (Some(Value::Table(below)), Value::Table(over)) => {
+                if CHOICES.contains(&path.as_str()) {
+                    below.retain(|choice, _| over.contains_key(choice));
+                }
+                merge(below, over, &path);
+            }
+            (_, value) => drop(table.insert(name, value)),
         }
     }
 }

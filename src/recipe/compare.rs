@@ -1,0 +1,228 @@
+//! A compare recipe: one recipe, and variants that change some of it.
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use super::resolve::{Resolved, settle};
+use super::tree::{Part, Tree};
+use super::{nearest, shape};
+use crate::error::InputError;
+use crate::{Error, Result};
+
+/// What a variant of a race may change: nothing that changes the batch or the base's values.
+const RACED: [&str; 4] = ["name", "adapter", "base", "optim"];
+
+/// `[compare]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Compare {
+    /// Runs of each variant, each with a seed of its own: the recipe's, and those after it.
+    pub seeds: usize,
+    /// The variant that the others are measured against; the first unless given.
+    pub reference: Option<String>,
+    /// Whether variants advance together over one base, or one runs after the other.
+    pub mode: Mode,
+    /// Which budget all variants are brought to by their rank.
+    #[serde(rename = "match")]
+    pub matched: Match,
+    /// Values to try for keys of every variant: `{ "optim.adamw.lr" = [1e-3, 5e-3] }`; the best by evaluation is taken.
+    pub sweep: IndexMap<String, Vec<f64>>,
+    /// Optimizer steps of each try of a sweep.
+    pub sweep_steps: usize,
+}
+
+impl Default for Compare {
+    fn default() -> Self {
+        Self {
+            seeds: 1,
+            reference: None,
+            mode: Mode::Race,
+            matched: Match::None,
+            sweep: IndexMap::new(),
+            sweep_steps: 40,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Together, step by step, on the same batches, over one copy of the base.
+    #[default]
+    Race,
+    /// One after the other, each with the machine to itself: for fair timing.
+    Sequence,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Match {
+    /// Each as it is written.
+    #[default]
+    None,
+    /// About as many trained parameters as the reference.
+    Params,
+    /// About as much memory as the reference.
+    Memory,
+}
+
+/// A compare recipe, resolved.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// `tiny/all`, or the file's name without `.toml`.
+    pub name: String,
+    pub compare: Compare,
+    /// At least one, names different.
+    pub variants: Vec<Variant>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Variant {
+    pub name: String,
+    pub resolved: Resolved,
+}
+
+impl Comparison {
+    /// Name of the variant that the others are measured against.
+    pub fn reference(&self) -> &str {
+        self.compare.reference.as_deref().unwrap_or(&self.variants[0].name)
+    }
+
+    /// Leaves only the variants of these names.
+    ///
+    /// # Errors
+    /// An input error naming one that there is not.
+    pub fn only(&mut self, names: &[String]) -> Result<()> {
+        let known: Vec<String> = self.variants.iter().map(|variant| variant.name.clone()).collect();
+        if let Some(missing) = names.iter().find(|name| !known.contains(name)) {
+            return Err(no_variant(missing, &known).key("--only").into());
+        }
+        self.variants.retain(|variant| names.contains(&variant.name));
+        if let Some(reference) = self.compare.reference.take_if(|reference| !names.contains(reference)) {
+            let hint = format!("keep it with `--only {},{reference}`, or name another with `--reference`", names.join(","));
+            return Err(Error::input(format!("the reference `{reference}` is left out")).key("--only").hint(hint).into());
+        }
+        Ok(())
+    }
+}
+
+fn no_variant<'n>(name: &str, known: &'n [String]) -> InputError {
+    let names = || known.iter().map(String::as_str);
+    let error = InputError::new(format!("no variant `{name}`")).expected(names().collect::<Vec<_>>().join(" | "));
+    match nearest(name, names()) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error,
+    }
+}
+
+/// Where the recipe that another one extends is found.
+pub(super) type Parent<'a> = &'a dyn Fn(&str) -> Result<(Tree, PathBuf)>;
+
+/// Whether the tree is a compare recipe.
+pub(super) fn is_compare(tree: &Tree) -> bool {
+    tree.table.contains_key("compare") || tree.table.contains_key("variant")
+}
+
+/// `sets` of `compare.*` change `[compare]`, all others every variant.
+pub(super) fn resolve(mut tree: Tree, sets: &[String], name: String, root: PathBuf, parent: Parent) -> Result<Comparison> {
+    let (own, sets): (Vec<String>, Vec<String>) = sets.iter().cloned().partition(|set| set.trim_start().starts_with("compare."));
+    own.iter().try_for_each(|set| tree.set(set)).map_err(|error| Error::Inputs(vec![*error]))?;
+    let (mut base, root) = match extended(&mut tree)? {
+        Some(extends) => parent(&extends)?,
+        None => (Tree::parse(None, "").map_err(Error::Inputs)?, root),
+    };
+    let compare = compare(tree.take("compare"))?;
+    let variants = tree.take_list("variant");
+    base.overlay(tree);
+    let mut found: Vec<Variant> = Vec::new();
+    for mut tree in variants {
+        let name = variant_name(&mut tree, &found)?;
+        if compare.mode == Mode::Race {
+            only_what_a_race_allows(&tree, &name)?;
+        }
+        let mut whole = base.clone();
+        whole.overlay(tree);
+        let resolved = settle(whole, &sets, name.clone(), root.clone()).map_err(|error| of_variant(error, &name))?;
+        found.push(Variant { name, resolved });
+    }
+    if found.is_empty() {
+        let hint = "[[variant]]\n      name = \"lora\"\n      [variant.adapter.lora]\n      rank = 8";
+        return Err(Error::input("a comparison needs variants").hint(hint).into());
+    }
+    let names: Vec<String> = found.iter().map(|variant| variant.name.clone()).collect();
+    if let Some(reference) = compare.reference.as_ref().filter(|reference| !names.contains(reference)) {
+        return Err(no_variant(reference, &names).key("compare.reference").into());
+    }
+    Ok(Comparison { name, compare, variants: found })
+}
+
+fn extended(tree: &mut Tree) -> Result<Option<String>> {
+    match tree.table.remove("extends") {
+        None => Ok(None),
+        Some(Value::String(name)) => Ok(Some(name)),
+        Some(other) => {
+            let error = InputError::new("`extends` has the wrong type").found(other).expected("the name or path of a recipe");
+            Err(Error::Inputs(vec![tree.locate("extends", Part::Value, error)]))
+        }
+    }
+}
+
+fn compare(tree: Option<Tree>) -> Result<Compare> {
+    let Some(mut tree) = tree else { return Ok(Compare::default()) };
+    let mut table = std::mem::take(&mut tree.table);
+    let problems = shape::check(&mut table, &schemars::schema_for!(Compare).to_value());
+    if !problems.is_empty() {
+        let located = |problem: shape::Problem| tree.locate(&problem.path, problem.part, problem.error);
+        return Err(Error::Inputs(problems.into_iter().map(located).collect()));
+    }
+    let compare: Compare = Value::Table(table).try_into().map_err(|error: toml::de::Error| {
+        Error::Inputs(vec![tree.locate("", Part::Key, InputError::new(error.message()))])
+    })?;
+    let least = |key: &str, found: usize| match found {
+        0 => Err(tree.locate(key, Part::Value, InputError::new(format!("`compare.{key}` is 0")).expected("1 or more"))),
+        _ => Ok(()),
+    };
+    least("seeds", compare.seeds).and(least("sweep_steps", compare.sweep_steps)).map_err(|error| Error::Inputs(vec![error]))?;
+    Ok(compare)
+}
+
+/// Names become directories.
+fn variant_name(tree: &mut Tree, others: &[Variant]) -> Result<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_-+.".contains(c);
+    let error = match tree.table.remove("name") {
+        Some(Value::String(name)) if others.iter().any(|other| other.name == name) => {
+            InputError::new(format!("two variants are named `{name}`"))
+        }
+        Some(Value::String(name)) if !name.is_empty() && !name.starts_with('.') && name.chars().all(fits) => {
+            return Ok(name);
+        }
+        Some(other) => InputError::new("not the name of a variant").found(other).expected("letters, digits and _ - + ."),
+        None => InputError::new("a variant needs a name").hint("name = \"lora\""),
+    };
+    Err(Error::Inputs(vec![tree.locate("name", Part::Value, error)]))
+}
+
+fn only_what_a_race_allows(tree: &Tree, name: &str) -> Result<()> {
+    let Some(key) = tree.table.keys().find(|key| !RACED.contains(&key.as_str())) else { return Ok(()) };
+    let error = InputError::new(format!("variant `{name}` changes `{key}`, and all variants of a race see the same batches"))
+        .expected("adapter, base or optim")
+        .hint("move it to the top of the recipe, or set `compare.mode = \"sequence\"`");
+    Err(Error::Inputs(vec![tree.locate(key, Part::Key, error)]))
+}
+
+fn of_variant(error: Error, name: &str) -> Error {
+    match error {
+        Error::Inputs(errors) => {
+            let named = |mut error: InputError| {
+                error.what = format!("variant `{name}`: {}", error.what);
+                error
+            };
+            Error::Inputs(errors.into_iter().map(named).collect())
+        }
+        other => other,
+    }
+}
