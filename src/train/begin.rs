@@ -151,7 +151,8 @@ impl Job {
             ..TrainState::default()
         };
         let ranks = active_ranks(learner.as_ref());
-        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0, ranks, resting: resident_bytes() })
+        let cursor = Cursor::new(self.splits.train.sequences.len(), self.recipe.train.batch, self.recipe.seed, 0, 0);
+        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0, ranks, resting: resident_bytes(), cursor, saved: 0, evals: Evals::default() })
     }
 
     fn hashes(&self) -> Result<Hashes> {

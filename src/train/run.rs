@@ -1,5 +1,6 @@
 //! The training loop. It knows plain data and [`Learner`], never a tensor.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::cursor::Cursor;
@@ -8,7 +9,7 @@ use super::optimize::{Place, optimize};
 use super::{Job, peak_bytes, resident_bytes};
 use crate::checkpoint::{Best, RunDir, RunInfo, TrainState};
 use crate::data::{Batch, Dataset, collate};
-use crate::events::{Bus, Control, Event, Memory, Status, Step, StopKind, Verify};
+use crate::events::{Bus, Control, Eval, Event, Memory, Status, Step, StopKind, Verify};
 use crate::runtime::{Base, Learner};
 use crate::tensors::HostTensors;
 use crate::{Error, Result};
@@ -19,7 +20,7 @@ pub struct Run<'a> {
     pub job: &'a mut Job,
     pub dir: RunDir,
     pub(super) info: RunInfo,
-    pub(super) base: Box<dyn Base>,
+    pub(super) base: Rc<dyn Base>,
     pub(super) learner: Box<dyn Learner>,
     pub(super) state: TrainState,
     /// Step this process started from.
@@ -28,6 +29,10 @@ pub struct Run<'a> {
     pub(super) ranks: Vec<usize>,
     /// Resident bytes once base and adapter were loaded.
     pub(super) resting: u64,
+    pub(super) cursor: Cursor,
+    /// Step of the newest checkpoint.
+    pub(super) saved: usize,
+    pub(super) evals: Evals,
 }
 
 /// How a run ended.
@@ -37,8 +42,8 @@ pub struct Outcome {
     pub step: usize,
     pub seconds: f64,
     /// First and last evaluation, when there were any.
-    pub first_eval: Option<crate::events::Eval>,
-    pub last_eval: Option<crate::events::Eval>,
+    pub first_eval: Option<Eval>,
+    pub last_eval: Option<Eval>,
     pub verify: Option<Verify>,
     /// Signal that interrupted it.
     pub signal: Option<i32>,
@@ -50,27 +55,81 @@ pub(super) enum Left {
     Stopped(StopKind),
 }
 
-struct Evals {
-    first: Option<crate::events::Eval>,
-    last: Option<crate::events::Eval>,
+/// First and last evaluation of this process.
+#[derive(Default)]
+pub(super) struct Evals {
+    first: Option<Eval>,
+    last: Option<Eval>,
+}
+
+/// What someone asked for since the last turn.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked {
+    pub save: bool,
+    pub evaluate: bool,
+}
+
+impl Asked {
+    pub fn take(control: &Control) -> Self {
+        Self { save: control.take_save(), evaluate: control.take_evaluate() }
+    }
 }
 
 impl Run<'_> {
     /// Trains to the end, or until `control` asks for a stop or the loss diverges; whatever happens, the run
     /// directory says how it ended.
     pub fn train(mut self, bus: &Bus, control: &Control) -> Result<Outcome> {
-        let mut evals = Evals { first: None, last: None };
+        let mut left = self.start(bus, control).transpose();
+        while left.is_none() {
+            left = self.turn(bus, control, Asked::take(control)).transpose();
+        }
+        self.end(bus, control, left.unwrap_or(Ok(Left::Done)))
+    }
+
+    /// Says that it starts and lets a pilot decide what the recipe leaves open; `Some` where `control` asks for a stop before that.
+    pub(super) fn start(&mut self, bus: &Bus, control: &Control) -> Result<Option<Left>> {
         bus.emit(self.started_event());
-        let left = match self.pilot(bus, control) {
-            Ok(Left::Done) => {
-                // The records of a resumed run hold them already.
-                if self.resumed_from == 0 {
-                    self.job.warnings().into_iter().for_each(|warning| bus.emit(warning));
-                }
-                self.steps(bus, control, &mut evals)
+        if let stopped @ Left::Stopped(_) = self.pilot(bus, control)? {
+            return Ok(Some(stopped));
+        }
+        // The records of a resumed run hold them already.
+        if self.resumed_from == 0 {
+            self.job.warnings().into_iter().for_each(|warning| bus.emit(warning));
+        }
+        self.cursor = self.cursor_at();
+        self.saved = self.resumed_from;
+        Ok(None)
+    }
+
+    /// Evaluates and saves if it is time, and takes one step; `Some` where none is left to take.
+    pub(super) fn turn(&mut self, bus: &Bus, control: &Control, asked: Asked) -> Result<Option<Left>> {
+        if self.evaluation_is_due() || asked.evaluate {
+            self.evaluate(bus, control)?;
+            if let (true, Some(kind)) = (self.evaluation_is_due(), control.stop()) {
+                return Ok(Some(Left::Stopped(kind)));
             }
-            left => left,
-        };
+        }
+        let step = self.state.step;
+        if asked.save || (self.is_due(self.job.recipe.train.save_every) && step != self.saved) {
+            self.save(bus)?;
+            self.saved = step;
+        }
+        if step >= self.job.steps {
+            return Ok(Some(Left::Done));
+        }
+        if control.paused() {
+            std::thread::sleep(Duration::from_millis(50));
+            return Ok(None);
+        }
+        if let Some(kind) = control.stop() {
+            return Ok(Some(Left::Stopped(kind)));
+        }
+        self.one_step(bus)?;
+        Ok(None)
+    }
+
+    /// Saves what is to be saved, and says how it ended.
+    pub(super) fn end(mut self, bus: &Bus, control: &Control, left: Result<Left>) -> Result<Outcome> {
         let (status, verify, result) = match left {
             Ok(Left::Done) => match self.finish(bus) {
                 Ok(verify) => (Status::Finished, verify, Ok(())),
@@ -95,8 +154,8 @@ impl Run<'_> {
             status,
             step: self.state.step,
             seconds: bus.seconds(),
-            first_eval: evals.first,
-            last_eval: evals.last,
+            first_eval: self.evals.first,
+            last_eval: self.evals.last,
             verify,
             signal: control.signal(),
         })
@@ -116,35 +175,6 @@ impl Run<'_> {
         }
     }
 
-    fn steps(&mut self, bus: &Bus, control: &Control, evals: &mut Evals) -> Result<Left> {
-        let mut cursor = self.cursor();
-        let mut saved = self.resumed_from;
-        loop {
-            if self.evaluation_is_due() || control.take_evaluate() {
-                self.evaluate(bus, control, evals)?;
-                if let (true, Some(kind)) = (self.evaluation_is_due(), control.stop()) {
-                    return Ok(Left::Stopped(kind));
-                }
-            }
-            let step = self.state.step;
-            if control.take_save() || (self.is_due(self.job.recipe.train.save_every) && step != saved) {
-                self.save(bus)?;
-                saved = step;
-            }
-            if step >= self.job.steps {
-                return Ok(Left::Done);
-            }
-            if control.paused() {
-                std::thread::sleep(Duration::from_millis(50));
-                continue;
-            }
-            if let Some(kind) = control.stop() {
-                return Ok(Left::Stopped(kind));
-            }
-            self.one_step(&mut cursor, bus)?;
-        }
-    }
-
     /// Whether `every` steps have passed, before the end.
     fn is_due(&self, every: usize) -> bool {
         let step = self.state.step;
@@ -157,9 +187,10 @@ impl Run<'_> {
         due && self.job.splits.eval.is_some() && self.state.evaluated != Some(step)
     }
 
-    fn one_step(&mut self, cursor: &mut Cursor, bus: &Bus) -> Result<()> {
+    fn one_step(&mut self, bus: &Bus) -> Result<()> {
         let start = Instant::now();
-        let batches: Vec<Batch> = cursor.take(self.job.recipe.train.accumulate).iter().map(|b| self.batch(b)).collect();
+        let rows = self.cursor.take(self.job.recipe.train.accumulate);
+        let batches: Vec<Batch> = rows.iter().map(|rows| self.batch(rows)).collect();
         let tokens: usize = batches.iter().map(Batch::tokens).sum();
         let place = Place { step: self.state.step, total: self.job.steps };
         let taken = optimize(self.learner.as_mut(), &self.job.recipe, &batches, place)?;
@@ -171,7 +202,7 @@ impl Run<'_> {
             bus.emit(taken.warning(self.state.skipped_total));
         }
         self.state.step += 1;
-        (self.state.epoch, self.state.cursor) = (cursor.epoch, cursor.next);
+        (self.state.epoch, self.state.cursor) = (self.cursor.epoch, self.cursor.next);
         self.state.tokens_seen += tokens as u64;
         bus.emit(Event::Step(Step {
             step: self.state.step,
@@ -210,7 +241,7 @@ impl Run<'_> {
         }
     }
 
-    fn evaluate(&mut self, bus: &Bus, control: &Control, evals: &mut Evals) -> Result<()> {
+    fn evaluate(&mut self, bus: &Bus, control: &Control) -> Result<()> {
         let Some(dataset) = &self.job.splits.eval else { return Ok(()) };
         let evaluation = self.job.evaluation(dataset);
         let Some((eval, samples)) = evaluate(self.learner.as_ref(), &evaluation, self.state.step, control)? else {
@@ -229,12 +260,12 @@ impl Run<'_> {
             self.state.best = Some(Best::new(eval.loss, self.state.step, &files));
             self.dir.save_best(&files)?;
         }
-        evals.first.get_or_insert_with(|| eval.clone());
-        evals.last = Some(eval);
+        self.evals.first.get_or_insert_with(|| eval.clone());
+        self.evals.last = Some(eval);
         Ok(())
     }
 
-    fn cursor(&self) -> Cursor {
+    pub(super) fn cursor_at(&self) -> Cursor {
         let (rows, batch) = (self.job.splits.train.sequences.len(), self.job.recipe.train.batch);
         Cursor::new(rows, batch, self.job.recipe.seed, self.state.epoch, self.state.cursor)
     }
