@@ -1,9 +1,11 @@
 //! The command line: what every command shares. Each command's own arguments are in its file.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand};
+use lowrank::adapters::Progress;
 use lowrank::events::{Color, Format};
 
 use crate::commands::*;
@@ -74,6 +76,16 @@ pub struct Output {
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+}
+
+impl Output {
+    /// Tells of layers quantised for LoftQ, on a terminal.
+    pub fn progress(&self) -> Progress {
+        match self.quiet || !std::io::stderr().is_terminal() {
+            true => |_, _| {},
+            false => |done, all| eprint!("\rquantising {done}/{all} layers{}", if done == all { "\n" } else { "" }),
+        }
+    }
 }
 
 const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];

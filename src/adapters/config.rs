@@ -60,6 +60,11 @@ pub trait Spec {
         false
     }
 
+    /// Iterations of LoftQ, where the adapter starts from what the base's quantisation takes off.
+    fn loftq(&self) -> Option<u16> {
+        None
+    }
+
     /// Whether alpha scales the correction.
     fn has_alpha(&self) -> bool {
         true

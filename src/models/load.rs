@@ -3,21 +3,31 @@
 use burn::module::Param;
 use burn::tensor::Tensor;
 use lowrank_kernels::LowRankBackend;
+use lowrank_kernels::four_bit::{Format, Quantised};
 
 use super::llama::{Block, Decoder, Llama, Mlp};
 use super::{ModelConfig, WeightSource};
+use crate::adapters::{Factors, Loftq};
 use crate::nn::{Attention, Embedding, Linear, RmsNorm, Storage, Weight};
 use crate::recipe::BaseStorage;
+use crate::tensors::HostTensors;
 use crate::{Error, Result};
 
-/// The frozen base: every tensor the architecture names, in the asked storage.
+/// The frozen base: every tensor the architecture names, in the asked storage. With it what fresh adapters start from under LoftQ, by path.
 pub fn load<B: LowRankBackend>(
     config: &ModelConfig,
     source: &dyn WeightSource,
     storage: BaseStorage,
+    loftq: Option<Loftq<'_>>,
     device: &B::Device,
-) -> Result<Llama<B>> {
-    let reader = Reader { config, source, storage: Storage::new(storage, device) };
+) -> Result<(Llama<B>, HostTensors)> {
+    let loftq = match (loftq, storage.quant) {
+        (None, _) => None,
+        (Some(loftq), Some(quant)) => Some((loftq, quant.format())),
+        (Some(_), None) => return Err(Error::input("LoftQ needs a quantised base").key("base.quant").into()),
+    };
+    let starts = Starts { loftq, done: 0, left: HostTensors::new() };
+    let mut reader = Reader { config, source, storage: Storage::new(storage, device), starts };
     let layers = (0..config.num_hidden_layers).map(|i| reader.block(i)).collect::<Result<_>>()?;
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let model = Decoder {
@@ -27,13 +37,41 @@ pub fn load<B: LowRankBackend>(
     };
     let tied = config.tie_word_embeddings;
     let lm_head = if tied { None } else { Some(Linear::new(reader.weight("lm_head", [vocab, hidden])?, None)) };
-    Ok(Llama { model, lm_head })
+    Ok((Llama { model, lm_head }, reader.starts.left))
 }
 
 struct Reader<'a, B: LowRankBackend> {
     config: &'a ModelConfig,
     source: &'a dyn WeightSource,
     storage: Storage<B>,
+    starts: Starts<'a>,
+}
+
+/// Layers quantised for LoftQ, as far as they have been read.
+struct Starts<'a> {
+    loftq: Option<(Loftq<'a>, Format)>,
+    done: usize,
+    left: HostTensors,
+}
+
+impl Starts<'_> {
+    /// The codes of a layer that starts with LoftQ; none where it does not.
+    fn quantise(&mut self, path: &str, values: &[f32], shape: [usize; 2]) -> Result<Option<Quantised>> {
+        let Some((Loftq { plan, factors, progress }, format)) = self.loftq else { return Ok(None) };
+        if !plan.ranks.contains_key(path) {
+            return Ok(None);
+        }
+        progress(self.done, plan.ranks.len());
+        let quantised = plan.quantised(path, values, shape, format)?;
+        if factors == Factors::Keep {
+            self.left.extend(plan.factors(path, values, &quantised, shape)?);
+        }
+        self.done += 1;
+        if self.done == plan.ranks.len() {
+            progress(self.done, self.done);
+        }
+        Ok(Some(quantised))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -47,7 +85,7 @@ fn bias_if(present: bool) -> Bias {
 }
 
 impl<B: LowRankBackend> Reader<'_, B> {
-    fn block(&self, i: usize) -> Result<Block<B>> {
+    fn block(&mut self, i: usize) -> Result<Block<B>> {
         let at = |name: &str| format!("model.layers.{i}.{name}");
         Ok(Block {
             input_layernorm: self.norm(&at("input_layernorm"))?,
@@ -57,7 +95,7 @@ impl<B: LowRankBackend> Reader<'_, B> {
         })
     }
 
-    fn attention(&self, path: &str) -> Result<Attention<B>> {
+    fn attention(&mut self, path: &str) -> Result<Attention<B>> {
         let c = self.config;
         let (heads, kv_heads, head_dim) = (c.num_attention_heads, c.num_key_value_heads, c.head_dim);
         let (wide, narrow, hidden) = (heads * head_dim, kv_heads * head_dim, c.hidden_size);
@@ -73,7 +111,7 @@ impl<B: LowRankBackend> Reader<'_, B> {
         })
     }
 
-    fn mlp(&self, path: &str) -> Result<Mlp<B>> {
+    fn mlp(&mut self, path: &str) -> Result<Mlp<B>> {
         let (hidden, wide) = (self.config.hidden_size, self.config.intermediate_size);
         let bias = bias_if(self.config.mlp_bias);
         Ok(Mlp {
@@ -84,13 +122,17 @@ impl<B: LowRankBackend> Reader<'_, B> {
     }
 
     /// A linear layer of a block.
-    fn linear(&self, path: &str, shape: [usize; 2], bias: Bias) -> Result<Linear<B>> {
+    fn linear(&mut self, path: &str, shape: [usize; 2], bias: Bias) -> Result<Linear<B>> {
         let bias = match bias {
             Bias::Yes => Some(self.vector(&format!("{path}.bias"), shape[0])?),
             Bias::No => None,
         };
         let values = self.read(&format!("{path}.weight"), &shape)?;
-        Ok(Linear::new(self.storage.linear(values, shape), bias))
+        let weight = match self.starts.quantise(path, &values, shape)? {
+            Some(quantised) => self.storage.four_bit(&quantised, shape),
+            None => self.storage.linear(values, shape),
+        };
+        Ok(Linear::new(weight, bias))
     }
 
     fn weight(&self, path: &str, shape: [usize; 2]) -> Result<Weight<B>> {

@@ -165,6 +165,11 @@ fn base(recipe: &Recipe, found: &mut Findings) {
             found.contradiction("base.quant", what, "leave it out");
         }
     }
+    if recipe.base.quant.is_none() && recipe.adapter.spec().is_some_and(|spec| spec.loftq().is_some()) {
+        let what = "LoftQ starts from what `base.quant` takes off the weights, and this base is not quantised";
+        let hint = "add `quant = { nf4 = {} }` to [base], or start in another way";
+        found.contradiction(&format!("adapter.{}.init", recipe.adapter.name()), what, hint);
+    }
     if recipe.base.compute != BaseCompute::F32 && recipe.storage().is_dense() {
         let what = "`base.compute` is about packed weights, and this base is plain f32";
         found.contradiction("base.compute", what, "add `base.quant`, or `model.dtype = \"bf16\"`");

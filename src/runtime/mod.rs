@@ -15,7 +15,7 @@ use indexmap::IndexMap;
 pub use lowrank_kernels::DropoutKey;
 
 use crate::Result;
-use crate::adapters::{AdapterConfig, Origin, Selected};
+use crate::adapters::{AdapterConfig, Loftq, Origin, Selected};
 use crate::data::Batch;
 use crate::events::Event;
 use crate::models::{ModelConfig, WeightSource};
@@ -51,6 +51,8 @@ pub struct BaseSpec<'a> {
     pub config: &'a ModelConfig,
     pub weights: &'a dyn WeightSource,
     pub storage: BaseStorage,
+    /// Layers that are quantised for a start with LoftQ, if any. Needs `storage.quant`.
+    pub loftq: Option<Loftq<'a>>,
 }
 
 /// A frozen base on a device, shared by every learner attached to it.

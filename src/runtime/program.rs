@@ -10,6 +10,7 @@ use super::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Runtime};
 use crate::adapters::{Injection, inject};
 use crate::models::llama::Llama;
 use crate::models::{self, ModelConfig};
+use crate::tensors::HostTensors;
 use crate::{Error, Result};
 
 /// What a backend's crate says of itself.
@@ -56,13 +57,15 @@ impl<P: Plug> Runtime for Program<P> {
             let error = Error::input(format!("{} cannot compute in {}", P::NAME, compute.name())).key("base.compute");
             return Err(error.hint("`base.compute = \"f32\"` works everywhere").into());
         }
-        let model = models::load::<P::Backend>(base.config, base.weights, base.storage, device)?;
-        Ok(Box::new(TensorBase { model, config: base.config.clone() }))
+        let (model, left) = models::load::<P::Backend>(base.config, base.weights, base.storage, base.loftq, device)?;
+        Ok(Box::new(TensorBase { model, left, config: base.config.clone() }))
     }
 }
 
 struct TensorBase<B: TrainBackend> {
     model: Llama<B>,
+    /// What fresh adapters start from, by path; empty without LoftQ.
+    left: HostTensors,
     config: ModelConfig,
 }
 
@@ -70,6 +73,7 @@ impl<B: TrainBackend> Base for TensorBase<B> {
     fn attach(&self, spec: &AdapterSpec<'_>) -> Result<Box<dyn Learner>> {
         let mut model = self.model.clone();
         let AdapterSpec { adapter, origin, seed, values, .. } = *spec;
+        let values = values.or((!self.left.is_empty()).then_some(&self.left));
         let adapted = inject(&mut model, &self.config, &Injection { adapter, origin, seed, values })?;
         Ok(Box::new(TensorLearner::new(model, &self.config, adapted, spec)?))
     }

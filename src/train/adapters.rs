@@ -52,6 +52,10 @@ impl Adapters {
 fn same_base(paths: &[PathBuf], subjects: &[Subject]) -> Result<()> {
     let [first, others @ ..] = subjects else { return Ok(()) };
     for (path, other) in paths.iter().skip(1).zip(others) {
+        if first.own_base()? != other.own_base()? {
+            let what = "the adapters belong to different bases: LoftQ quantised one of them around its own adapter";
+            return Err(Error::input(what).file(path).into());
+        }
         let [expected, found] = [first, other].map(|subject| subject.opened.base_sha256());
         if found != expected {
             let error = Error::input("the adapters belong to different bases").file(path);

@@ -1,7 +1,7 @@
 //! The first screen of a run: everything that was derived, with the numbers it came from.
 
 use super::{Job, Run};
-use crate::adapters::{AdapterConfig, compact, trainable};
+use crate::adapters::{AdapterConfig, LoftqPlan, compact, trainable};
 use crate::events::Banner;
 use crate::events::units::{bytes, count, rate};
 
@@ -32,9 +32,13 @@ impl Job {
                 format!("at most {trains}: a pilot of {} steps on {sample} % of the rows decides", pilot.steps())
             }
         };
-        Banner::new()
-            .line("recipe", recipe)
-            .line("model", model)
+        let base = self.loftq().filter(LoftqPlan::owns_base).map(|plan| {
+            let LoftqPlan { iterations, ranks } = plan;
+            format!("quantised around the adapter's start in {} layers, {iterations} iterations: no other adapter can share it", ranks.len())
+        });
+        let banner = Banner::new().line("recipe", recipe).line("model", model);
+        base.into_iter()
+            .fold(banner, |banner, base| banner.line("base", base))
             .line("adapter", self.adapter_line())
             .line("trains", trains)
             .line("data", self.data_line())

@@ -8,7 +8,7 @@ use super::artifact::model_values;
 use super::run::active_ranks;
 use super::save::split;
 use super::{Initial, Job, Options, Run};
-use crate::adapters::{AdapterConfig, ModuleKind, Origin, Selected};
+use crate::adapters::{AdapterConfig, Factors, Loftq, ModuleKind, Origin, Selected};
 use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::data::Report;
 use crate::events::{Bus, Event, Jsonl, RunStarted, truncate_after};
@@ -101,10 +101,13 @@ impl Job {
     }
 
     fn load(&self, initial: Option<Initial>) -> Result<(Box<dyn Base>, Box<dyn Learner>)> {
+        let plan = self.loftq();
+        let loftq = plan.as_ref().map(|plan| Loftq { plan, factors: Factors::Keep, progress: self.progress });
         let spec = BaseSpec {
             config: &self.opened.config,
             weights: self.opened.weights.as_ref(),
             storage: self.recipe.storage(),
+            loftq,
         };
         let base = self.target.runtime.load(self.target.index, &spec)?;
         let values = initial.as_ref().map(|initial| &initial.values);

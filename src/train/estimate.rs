@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use indexmap::IndexMap;
 
-use crate::adapters::{AdapterConfig, ModuleKind, Selected, trainable};
+use crate::adapters::{AdapterConfig, ModuleKind, Selected, Spec, trainable};
 use crate::data::Splits;
 use crate::events::Memory;
 use crate::models::ModelConfig;
@@ -71,9 +71,14 @@ pub fn estimate(
     let frozen = recipe.adapter.spec().map_or(0, |spec| spec.frozen_parameters(selected));
     let adapter = 4 * (trainable + frozen) as u64;
     let activations = activations(config, recipe, &batch);
+    // What LoftQ's start came from stays on the host.
+    let left = match recipe.adapter.spec().and_then(Spec::loftq) {
+        None => 0,
+        Some(_) => 4 * selected.iter().map(|site| site.rank * (site.rows + site.cols)).sum::<usize>() as u64,
+    };
     // Gradients live beside the parameters only between backward and step.
     let (gradients, optimizer) = (4 * trainable as u64, 8 * trainable as u64);
-    let peak = PROCESS + base + adapter + gradients + optimizer + activations;
+    let peak = PROCESS + base + left + adapter + gradients + optimizer + activations;
     Memory { base, adapter, optimizer, activations, peak, retained_by_layer }
 }
 

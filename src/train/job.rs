@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::cursor::Cursor;
 use super::estimate;
-use crate::adapters::{AdapterConfig, Module, Origin, Pilot, Selected, saved};
+use crate::adapters::{AdapterConfig, LoftqPlan, Module, Origin, Pilot, Progress, Selected, saved};
 use crate::data::{self, Splits};
 use crate::events::Memory;
 use crate::models::{self, Opened};
@@ -47,6 +47,8 @@ pub struct Job {
     /// Optimizer steps of the whole run.
     pub steps: usize,
     pub memory: Memory,
+    /// Hears of the layers that are quantised around a start with LoftQ, which takes its time.
+    pub progress: Progress,
 }
 
 impl Job {
@@ -73,10 +75,28 @@ impl Job {
         let (name, overrides) = (resolved.name.clone(), resolved.overrides);
         let (target, memory) = (target.clone(), Memory::default());
         let (trainable, total) = (0, 0);
-        let mut job =
-            Self { recipe, name, overrides, target, opened, splits, selected, trainable, total, steps, memory };
+        let progress: Progress = |_, _| {};
+        let mut job = Self {
+            recipe,
+            name,
+            overrides,
+            target,
+            opened,
+            splits,
+            selected,
+            trainable,
+            total,
+            steps,
+            memory,
+            progress,
+        };
         job.count();
         Ok(job)
+    }
+
+    /// The layers that start with LoftQ, if any do.
+    pub(super) fn loftq(&self) -> Option<LoftqPlan> {
+        LoftqPlan::new(&self.recipe.adapter, &self.selected)
     }
 
     /// What must come first, where the recipe leaves something open.

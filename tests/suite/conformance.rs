@@ -138,7 +138,7 @@ impl Bench<'_> {
     }
 
     fn load(&self, weights: &Safetensors) -> Box<dyn Base> {
-        let spec = BaseSpec { config: &self.opened.config, weights, storage: BaseStorage::default() };
+        let spec = BaseSpec { config: &self.opened.config, weights, storage: BaseStorage::default(), loftq: None };
         self.runtime.load(0, &spec).unwrap()
     }
 }

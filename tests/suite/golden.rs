@@ -92,7 +92,8 @@ pub fn open(name: &str) -> Opened {
 }
 
 pub fn load(runtime: &dyn Runtime, opened: &Opened, storage: impl Into<BaseStorage>) -> Box<dyn Base> {
-    let spec = BaseSpec { config: &opened.config, weights: opened.weights.as_ref(), storage: storage.into() };
+    let spec =
+        BaseSpec { config: &opened.config, weights: opened.weights.as_ref(), storage: storage.into(), loftq: None };
     runtime.load(0, &spec).unwrap()
 }
 
