@@ -231,7 +231,7 @@ mod tests {
     use crate::adapters::peft::{from_file, to_file};
     use crate::adapters::{AdapterConfig, LoraConfig, Method, Module, Origin, Spec, Targets};
     use crate::nn::{Linear, Pass, Storage, Weight};
-    use crate::recipe::BaseDtype;
+    use crate::recipe::{BaseDtype, BaseStorage, Blocks, Quant};
     use crate::tensors::HostTensors;
 
     /// Name, rank and scale of the reference layers.
@@ -323,7 +323,10 @@ mod tests {
         let storage = Storage::<B>::new(BaseDtype::Bf16, &Default::default());
         let packed = Linear::new(storage.weight(golden["weight"].values.clone(), [19, 37]), None);
         let x = || tensor::<2>(&golden, "x");
-        for base in [linear(&golden), packed] {
+        let quant = Some(Quant::Nf4(Blocks::default()));
+        let four_bit = Storage::<B>::new(BaseStorage { quant, ..BaseStorage::default() }, &Default::default());
+        let four_bit = Linear::new(four_bit.linear(golden["weight"].values.clone(), [19, 37]), None);
+        for base in [linear(&golden), packed, four_bit] {
             for init in [LoraInit::Pissa, LoraInit::PissaNiter(2), LoraInit::Olora] {
                 let mut lora = fresh(&base.weight, 3, 0.5, init);
                 let residual = base.weight.dense() - product(&lora) * 0.5;
@@ -351,6 +354,14 @@ mod tests {
         assert_eq!(refusal(|config| (config.rank, config.init) = (49, LoraInit::Default)), "");
         let told = refusal(|config| config.targets = Targets::Names(vec!["embed_tokens".into()]));
         assert!(told.contains("embedding") && told.contains("pissa"), "{told}");
+        let told = refusal(|config| (config.rank, config.init) = (49, LoraInit::Loftq(1)));
+        assert!(told.contains("k_proj") && told.contains("at most 48"), "{told}");
+        for (target, what) in [("embed_tokens", "an embedding"), ("lm_head", "the head is not quantised")] {
+            let targets = Targets::Names(vec![target.into()]);
+            let config = LoraConfig { init: LoraInit::Loftq(2), targets, ..LoraConfig::default() };
+            let told = AdapterConfig::from(config).select(&Module::list(&tiny::llama()), Origin::Recipe).unwrap_err();
+            assert!(told.to_string().contains(what) && told.to_string().contains("loftq_iter_2"), "{told}");
+        }
     }
 
     fn file(name: &str) -> HostTensors {

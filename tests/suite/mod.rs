@@ -6,10 +6,13 @@ pub mod conformance;
 pub mod delta_lora;
 pub mod golden;
 pub mod lifecycle;
+pub mod loftq;
 pub mod lora_drop;
 pub mod lora_fa;
 pub mod lora_plus;
 pub mod parity;
+pub mod quantised;
+mod traces;
 pub mod training;
 
 /// One `#[test]` for each check of the suite, on the runtime given.
@@ -21,6 +24,8 @@ macro_rules! on {
                 first_gradients, bf16_base_is_close;
             lifecycle: adapters_alternate_over_one_base, converted_adapters_compute_the_same, training_goes_on_from_an_adapter,
                 an_adapter_of_another_shape_is_no_start;
+            loftq: the_start_is_closer_to_the_weights_than_their_quantisation, trains_as_over_the_dequantised_weights,
+                a_run_keeps_its_own_base, what_belongs_to_another_base_is_refused;
             adalora: ranks_settle_and_stay, a_run_broken_while_pruning_ends_with_the_same_ranks,
                 importances_are_taken_once_a_step, the_saved_adapter_computes_the_same;
             training: twenty_steps_equal_peft, pissa_equals_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
@@ -35,7 +40,8 @@ macro_rules! on {
                 a_shared_gradient_is_the_sum_over_its_uses, modules_go_on_sharing_after_steps;
             lora_fa: a_stays_and_the_update_stays_in_its_rows, what_adapters_keep_is_what_was_foretold,
                 corrected_training_survives_a_round_trip, saved_as_lora_it_gives_the_same_logits;
-            lora_plus: rates_differ_and_the_gradient_norm_does_not);
+            lora_plus: rates_differ_and_the_gradient_norm_does_not;
+            quantised: equals_bitsandbytes_and_peft, takes_the_bits_it_says, a_trained_weight_is_its_dequantised_self);
     };
     (@tests $runtime:expr; $($module:ident: $($name:ident),*);*) => {
         $(mod $module {
