@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use lowrank_kernels::LowRankBackend;
 
 use super::llama::{Block, Decoder, Llama, Mlp};
-use super::{ModelConfig, WeightSource};
+use super::{ModelConfig, Stored, WeightSource};
 use crate::nn::{Attention, Embedding, Linear, RmsNorm, Storage, Weight};
 use crate::recipe::BaseStorage;
 use crate::{Error, Result};
@@ -17,6 +17,7 @@ pub fn load<B: LowRankBackend>(
     storage: BaseStorage,
     device: &B::Device,
 ) -> Result<Llama<B>> {
+    let source = Stored::new(source, storage)?;
     let reader = Reader { config, source, storage: Storage::new(storage, device) };
     let layers = (0..config.num_hidden_layers).map(|i| reader.block(i)).collect::<Result<_>>()?;
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
@@ -32,7 +33,7 @@ pub fn load<B: LowRankBackend>(
 
 struct Reader<'a, B: LowRankBackend> {
     config: &'a ModelConfig,
-    source: &'a dyn WeightSource,
+    source: Stored<'a>,
     storage: Storage<B>,
 }
 
@@ -89,12 +90,16 @@ impl<B: LowRankBackend> Reader<'_, B> {
             Bias::Yes => Some(self.vector(&format!("{path}.bias"), shape[0])?),
             Bias::No => None,
         };
-        let values = self.read(&format!("{path}.weight"), &shape)?;
-        Ok(Linear::new(self.storage.linear(values, shape), bias))
+        Ok(Linear::new(self.weight(path, shape)?, bias))
     }
 
     fn weight(&self, path: &str, shape: [usize; 2]) -> Result<Weight<B>> {
-        Ok(self.storage.weight(self.read(&format!("{path}.weight"), &shape)?, shape))
+        let name = format!("{path}.weight");
+        self.check(&name, &shape)?;
+        match self.source.four_bit(&name)? {
+            Some(quantised) => Ok(self.storage.four_bit(&quantised, shape)),
+            None => Ok(self.storage.weight(self.source.read(&name)?, shape)),
+        }
     }
 
     fn norm(&self, path: &str) -> Result<RmsNorm<B>> {
@@ -103,15 +108,16 @@ impl<B: LowRankBackend> Reader<'_, B> {
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Param<Tensor<B, 1>>> {
-        Ok(self.storage.vector(self.read(name, &[len])?))
+        self.check(name, &[len])?;
+        Ok(self.storage.vector(self.source.read(name)?))
     }
 
-    fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+    fn check(&self, name: &str, expected: &[usize]) -> Result<()> {
         let error = |what| Error::input(what).file(self.source.path()).tensor(name).expected(format!("{expected:?}"));
         match self.source.shape(name) {
             None => Err(error("missing tensor").into()),
             Some(shape) if shape != expected => Err(error("wrong shape").found(format!("{shape:?}")).into()),
-            Some(_) => self.source.read(name),
+            Some(_) => Ok(()),
         }
     }
 }

@@ -6,7 +6,8 @@ use super::Subject;
 use crate::adapters::peft::{self, PeftAdapter};
 use crate::adapters::{Module, merge};
 use crate::checkpoint::{Disk, commit};
-use crate::models::Opened;
+use crate::models::{Opened, Stored};
+use crate::recipe::{BaseStorage, Recipe};
 use crate::{Error, Result};
 
 /// Adapters read from disk, and their base.
@@ -15,6 +16,9 @@ pub struct Adapters {
     pub modules: Vec<Module>,
     /// In the order they were named.
     pub list: Vec<PeftAdapter>,
+    /// Recipe of the first, if it comes from a run.
+    pub recipe: Option<Recipe>,
+    storages: Vec<BaseStorage>,
 }
 
 impl Adapters {
@@ -31,13 +35,30 @@ impl Adapters {
         if base.is_none() {
             same_base(paths, &subjects)?;
         }
-        let Some(Subject { opened, .. }) = subjects.into_iter().next() else {
+        let storages = subjects.iter().map(Subject::storage).collect();
+        let Some(Subject { opened, recipe, .. }) = subjects.into_iter().next() else {
             return Err(Error::input("no adapter is named").into());
         };
         let modules = Module::list(&opened.config);
         let read = |dir: &PathBuf| peft::read(dir, &opened.config.model_type, &modules);
         let list = dirs.iter().map(read).collect::<Result<_>>()?;
-        Ok(Self { opened, modules, list })
+        Ok(Self { opened, modules, list, recipe, storages })
+    }
+
+    /// The base as it was stored when the adapters were trained.
+    ///
+    /// # Errors
+    /// If they were trained over different ones.
+    pub fn stored(&self) -> Result<Stored<'_>> {
+        let storage = self.storages.first().copied().unwrap_or_default();
+        match self.storages.iter().find(|other| other.quant != storage.quant) {
+            None => Stored::new(self.opened.weights.as_ref(), storage),
+            Some(other) => {
+                let error = Error::input("the adapters were trained over different storages of the base");
+                let error = error.found(other.describe()).expected(storage.describe());
+                Err(error.hint("combine them as an adapter: `--write adapter`").into())
+            }
+        }
     }
 
     /// Writes an adapter of this base to the new directory `out`, whole or not at all.

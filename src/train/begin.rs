@@ -101,11 +101,8 @@ impl Job {
     }
 
     fn load(&self, initial: Option<Initial>) -> Result<(Box<dyn Base>, Box<dyn Learner>)> {
-        let spec = BaseSpec {
-            config: &self.opened.config,
-            weights: self.opened.weights.as_ref(),
-            storage: self.recipe.storage(),
-        };
+        let spec =
+            BaseSpec { config: &self.opened.config, weights: self.opened.weights.as_ref(), storage: self.storage };
         let base = self.target.runtime.load(self.target.index, &spec)?;
         let values = initial.as_ref().map(|initial| &initial.values);
         let mut learner = base.attach(&AdapterSpec { values, ..self.adapter_spec() })?;

@@ -8,7 +8,7 @@ use crate::adapters::AdapterConfig;
 use crate::adapters::peft::{self, PeftConfig};
 use crate::checkpoint::Layout;
 use crate::models::{self, Opened};
-use crate::recipe::Recipe;
+use crate::recipe::{BaseStorage, Recipe};
 use crate::runtime::{BaseSpec, Learner};
 use crate::{Error, Result};
 
@@ -71,9 +71,19 @@ impl Subject {
         Ok(Self { opened, adapter: Some(path.to_path_buf()), recipe, recipe_file })
     }
 
+    /// How the recipe, if there is one, has the base stored.
+    pub fn storage(&self) -> BaseStorage {
+        self.recipe.as_ref().map(Recipe::storage).unwrap_or_default()
+    }
+
+    /// Whether it is a run that trained every weight, so that its model is no base.
+    pub fn is_whole(&self) -> bool {
+        self.recipe.as_ref().is_some_and(|recipe| matches!(recipe.adapter, AdapterConfig::Full(_)))
+    }
+
     /// The model on a device, adapter attached; with warnings about the adapter's file.
     pub fn load(&self, target: &Target) -> Result<(Box<dyn Learner>, Vec<String>)> {
-        let storage = self.recipe.as_ref().map(Recipe::storage).unwrap_or_default();
+        let storage = self.storage();
         let spec = BaseSpec { config: &self.opened.config, weights: self.opened.weights.as_ref(), storage };
         let base = target.runtime.load(target.index, &spec)?;
         match &self.adapter {
