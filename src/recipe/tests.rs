@@ -146,7 +146,6 @@ fn two_adapters_contradict_each_other() {
 fn what_a_later_version_may_have_is_not_called_a_typo() {
     for set in [
         "adapter.lora.init=loftq",
-        "base.quant.nf4.block=64",
         "optim.offload=host",
         "task=seq_cls",
         "compare.seeds=3",
@@ -279,7 +278,7 @@ fn combinations_that_cannot_be_are_refused_for_their_reason() {
         ),
         (&["optim.lora_plus_ratio=16", "adapter=full"], "means nothing with [adapter.full]"),
         (&["optim.lora_plus_ratio=0.5"], "`optim.lora_plus_ratio` is out of range"),
-        (&["base.quant.nf4.block=64"], "not in this version"),
+        (&["base.quant.nf4.block=48"], "no such block size; found 48"),
     ];
     for (sets, reason) in table {
         let told: Vec<String> = problems(GOOD, sets).iter().map(ToString::to_string).collect();
