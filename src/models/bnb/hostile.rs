@@ -140,7 +140,7 @@ fn parts_that_do_not_fit() {
         ("a map with a hole", Box::new(|t| f32s(t, ".nested_quant_map", &nan)), "not the table"),
         ("parts of nothing", Box::new(|t| put(t, "norm.absmax", "F32", &[1], vec![0; 4])), "belongs to no quantised"),
         ("a second part", Box::new(|t| put(t, &format!("{W}.absmax.absmax"), "U8", &[1], vec![0])), "belongs to no"),
-        ("no state", Box::new(|t| drop(t.remove(&state_name()))), "belongs to no quantised weight"),
+        ("no state", Box::new(|t| drop(t.remove(&state_name()))), "packed, without a quant_state"),
         ("int8", Box::new(|t| put(t, "a.SCB", "F32", &[1], vec![0; 4])), "LLM.int8()"),
         ("codes alone", Box::new(|t| put(t, "a.weight", "U8", &[1, 1], vec![0])), "without a quant_state"),
         (
