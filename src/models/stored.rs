@@ -95,3 +95,39 @@ impl WeightSource for Stored<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::open;
+    use crate::recipe::Blocks;
+
+    fn qwen2() -> super::super::Opened {
+        open("base", &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/e2e/qwen2")).unwrap()
+    }
+
+    #[test]
+    fn linears_of_blocks_and_nothing_else_are_quantised() {
+        let opened = qwen2();
+        let quant = Some(Quant::Fp4(Blocks { block: 32, double: false }));
+        let stored = Stored::new(opened.weights.as_ref(), BaseStorage { quant, ..BaseStorage::default() }).unwrap();
+        let quantised = stored.names().into_iter().filter(|name| stored.four_bit_format(name).is_some());
+        let quantised: Vec<String> = quantised.collect();
+        assert_eq!(quantised.len(), 14);
+        assert!(quantised.iter().all(|name| name.contains("_proj.weight") && stored.dtype(name) == "FP4"));
+        let bias = "model.layers.0.self_attn.q_proj.bias";
+        assert_eq!(stored.read(bias).unwrap(), opened.weights.read(bias).unwrap());
+    }
+
+    #[test]
+    fn sixteen_bits_round_matrices_alone() {
+        let opened = qwen2();
+        let stored = Stored::new(opened.weights.as_ref(), BaseDtype::Bf16.into()).unwrap();
+        for (name, rounded) in [("model.embed_tokens.weight", true), ("model.norm.weight", false)] {
+            let exact = opened.weights.read(name).unwrap();
+            let cast: Vec<f32> = exact.iter().map(|value| bf16::from_f32(*value).to_f32()).collect();
+            assert_ne!(exact, cast);
+            assert_eq!(stored.read(name).unwrap(), if rounded { cast } else { exact });
+        }
+    }
+}

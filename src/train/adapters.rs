@@ -6,18 +6,18 @@ use super::Subject;
 use crate::adapters::peft::{self, PeftAdapter};
 use crate::adapters::{Module, merge};
 use crate::checkpoint::{Disk, commit};
-use crate::models::{Opened, Stored};
-use crate::recipe::{BaseStorage, Recipe};
+use crate::models::Stored;
+use crate::recipe::BaseStorage;
 use crate::{Error, Result};
 
 /// Adapters read from disk, and their base.
 pub struct Adapters {
-    pub opened: Opened,
+    /// Where the first of them comes from; the base is its base.
+    pub subject: Subject,
     pub modules: Vec<Module>,
     /// In the order they were named.
     pub list: Vec<PeftAdapter>,
-    /// Recipe of the first, if it comes from a run.
-    pub recipe: Option<Recipe>,
+    /// How each had the base stored.
     storages: Vec<BaseStorage>,
 }
 
@@ -36,13 +36,14 @@ impl Adapters {
             same_base(paths, &subjects)?;
         }
         let storages = subjects.iter().map(Subject::storage).collect();
-        let Some(Subject { opened, recipe, .. }) = subjects.into_iter().next() else {
+        let Some(subject) = subjects.into_iter().next() else {
             return Err(Error::input("no adapter is named").into());
         };
-        let modules = Module::list(&opened.config);
-        let read = |dir: &PathBuf| peft::read(dir, &opened.config.model_type, &modules);
+        let config = &subject.opened.config;
+        let modules = Module::list(config);
+        let read = |dir: &PathBuf| peft::read(dir, &config.model_type, &modules);
         let list = dirs.iter().map(read).collect::<Result<_>>()?;
-        Ok(Self { opened, modules, list, recipe, storages })
+        Ok(Self { subject, modules, list, storages })
     }
 
     /// The base as it was stored when the adapters were trained.
@@ -50,15 +51,16 @@ impl Adapters {
     /// # Errors
     /// If they were trained over different ones.
     pub fn stored(&self) -> Result<Stored<'_>> {
-        let storage = self.storages.first().copied().unwrap_or_default();
-        match self.storages.iter().find(|other| other.quant != storage.quant) {
-            None => Stored::new(self.opened.weights.as_ref(), storage),
-            Some(other) => {
+        let stored = self.subject.stored()?;
+        for storage in &self.storages {
+            let other = Stored::new(self.subject.opened.weights.as_ref(), *storage)?.storage();
+            if other.quant != stored.storage().quant {
                 let error = Error::input("the adapters were trained over different storages of the base");
-                let error = error.found(other.describe()).expected(storage.describe());
-                Err(error.hint("combine them as an adapter: `--write adapter`").into())
+                let error = error.found(other.describe()).expected(stored.storage().describe());
+                return Err(error.hint("combine them as an adapter: `--write adapter`").into());
             }
         }
+        Ok(stored)
     }
 
     /// Writes an adapter of this base to the new directory `out`, whole or not at all.

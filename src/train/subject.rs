@@ -7,7 +7,7 @@ use super::job::Target;
 use crate::adapters::AdapterConfig;
 use crate::adapters::peft::{self, PeftConfig};
 use crate::checkpoint::Layout;
-use crate::models::{self, Opened};
+use crate::models::{self, Opened, Stored};
 use crate::recipe::{BaseStorage, Recipe};
 use crate::runtime::{BaseSpec, Learner};
 use crate::{Error, Result};
@@ -74,6 +74,14 @@ impl Subject {
     /// How the recipe, if there is one, has the base stored.
     pub fn storage(&self) -> BaseStorage {
         self.recipe.as_ref().map(Recipe::storage).unwrap_or_default()
+    }
+
+    /// The base as the run has it stored.
+    ///
+    /// # Errors
+    /// If the recipe asks for another four-bit format than the base's files have.
+    pub fn stored(&self) -> Result<Stored<'_>> {
+        Stored::new(self.opened.weights.as_ref(), self.storage())
     }
 
     /// Whether it is a run that trained every weight, so that its model is no base.

@@ -144,3 +144,15 @@ fn what_a_checkpoint_left_in_floats_stays_there() {
     let config = std::fs::read_to_string(dir.path().join("out/config.json")).unwrap();
     assert!(config.contains("\"model.layers.1.self_attn.q_proj\""), "{config}");
 }
+
+#[test]
+fn a_sum_that_is_no_number_is_not_quantised() {
+    let (opened, mut adapter) = (base(), adapter());
+    adapter.1.values_mut().for_each(|tensor| tensor.values.iter_mut().for_each(|value| *value = 1e30));
+    let stored = nf4(&opened);
+    let merged = Merged::new(&stored, &opened.config, &adapter, Form::Requantised).unwrap();
+    let parent = tempfile::tempdir().unwrap();
+    let error = write(&merged, OutDtype::F32, &parent.path().join("out"), &mut |_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("self_attn.q_proj.weight") && error.contains("not finite"), "{error}");
+    assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
+}

@@ -148,7 +148,16 @@ impl WeightSource for Merged<'_> {
     fn four_bit(&self, name: &str) -> Result<Option<Quantised>> {
         match (self.four_bit_format(name), self.output(name)) {
             (Some(_), Some(Output { values: Values::Base(source), update: None, .. })) => self.base.four_bit(source),
-            (Some(format), Some(output)) => Ok(Some(Quantised::new(&self.sum(output)?, format))),
+            (Some(format), Some(output)) => {
+                let sum = self.sum(output)?;
+                match sum.iter().find(|value| !value.is_finite()) {
+                    None => Ok(Some(Quantised::new(&sum, format))),
+                    Some(value) => {
+                        let error = Error::input("a merged value is not finite").tensor(name);
+                        Err(error.found(value).expected("a number that can be quantised").into())
+                    }
+                }
+            }
             _ => Ok(None),
         }
     }

@@ -83,13 +83,12 @@ impl Merge {
             let error = Error::input("every weight of this run was trained").file(path).key("--base-only");
             return Err(error.hint("its `final/` is the model").into());
         }
-        let stored = Stored::new(subject.opened.weights.as_ref(), subject.storage())?;
-        let bases = Bases { opened: &subject.opened, stored };
+        let bases = Bases { opened: &subject.opened, stored: subject.stored()? };
         self.write(&bases.merged(self.into.unwrap_or(Weights::Dequantised), None)?, &subject.opened, output)
     }
 
     pub(super) fn model(&self, adapters: &Adapters, adapter: &PeftAdapter, output: &Output) -> Result<()> {
-        let opened = &adapters.opened;
+        let opened = &adapters.subject.opened;
         if self.unmerge {
             let merged = Merged::new(opened.weights.as_ref(), &opened.config, adapter, Form::Dense)?;
             return self.write(&merged, opened, output);
@@ -130,7 +129,7 @@ fn tell(report: &MergeReport) {
 fn tell_differences(bases: &Bases, adapters: &Adapters, adapter: &PeftAdapter, chosen: Weights) -> Result<()> {
     let opened = bases.opened;
     let target = device::pick("cpu").or_else(|_| device::pick("auto"))?;
-    let probe = Probe::of(adapters.recipe.as_ref(), opened);
+    let probe = Probe::of(adapters.subject.recipe.as_ref(), opened);
     let fidelity = Fidelity::of(&target, &opened.config, &bases.stored, adapter, &probe)?;
     let mut table = Table::new(["into", "largest difference of a logit", "mean KL, nats", ""]);
     for into in Weights::ALL {
