@@ -57,7 +57,7 @@ fn overrides_are_checked_like_the_file() {
     let told = refused(&["check", "tiny/lora", "--set", "train.bacth=3"]);
     assert!(told.contains("train.bacth=3") && told.contains("did you mean `batch`?"), "{told}");
     assert!(refused(&["train", "tiny/lora", "--set", "seed", "--dry-run"]).contains("path.to.key=VALUE"));
-    assert!(refused(&["train", "tiny/lora", "--set", "base.quant.nf4.block=64"]).contains("not in this version"));
+    assert!(refused(&["train", "tiny/lora", "--set", "compare.seeds=3"]).contains("not in this version"));
 }
 
 #[test]
@@ -225,6 +225,69 @@ fn adapters_are_combined_taken_off_and_converted() {
     assert!(code == 0 && told.contains("largest rank 8 → 2") && told.contains("relative error"), "{told}");
     let again = ["convert", &lora, "--base", &base, "--out", &out("small")];
     assert!(refused(&again).contains("not empty"));
+}
+
+/// A short run over four bits, and everything that `merge` makes of it.
+#[test]
+fn a_run_over_a_quantised_base_is_merged_three_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let short =
+        ["--max-steps", "2", "--set", "train.eval_every=0", "--set", "train.batch=2", "--set", "data.max_rows=16"];
+    let quant = ["--set", "base.quant.nf4.block=64", "--set", "train.eval_generate=0", "--out"];
+    printed(&[&["train", "tiny/lora", "-q"][..], &short, &quant, &[&at("run")]].concat());
+    let merged = |name: &str, rest: &[&str]| {
+        let (code, _, told) = run(&[&["merge", &at("run"), "--out", &at(name)][..], rest].concat());
+        assert_eq!(code, 0, "{rest:?}: {told}");
+        told
+    };
+    let told = merged("exact", &[]);
+    for line in ["8 held-out rows", "dequantised", "original", "requantised"] {
+        assert!(told.contains(line), "{line}:\n{told}");
+    }
+    // Largest difference of a logit, by kind.
+    let difference = |told: &str, kind: &str| {
+        let row = told.lines().find(|line| line.trim_start().starts_with(kind)).unwrap();
+        row.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap()
+    };
+    assert!(difference(&told, "dequantised") < 1e-4, "{told}");
+    assert!(difference(&told, "original") > 1e-2 && difference(&told, "requantised") > 1e-2, "{told}");
+
+    merged("base", &["--base-only"]);
+    let told = merged("codes", &["--base-only", "--into", "requantised"]);
+    assert!(told.contains("0 of them changed"), "{told}");
+    assert!(printed(&["inspect", &at("codes")]).contains("NF4") && !printed(&["inspect", &at("base")]).contains("NF4"));
+
+    // The codes are a base like another: the adapter belongs to them as well.
+    let (adapter, codes) = (at("run/final"), at("codes"));
+    let over_codes = ["merge", &adapter, "--base", &codes, "--out"];
+    let (code, _, told) = run(&[&over_codes[..], &[&at("again")]].concat());
+    assert!(code == 0 && told.contains("not known"), "{told}");
+    let bytes = |name: &str| std::fs::read(folder.path().join(name).join("model.safetensors")).unwrap();
+    assert_eq!(bytes("again"), bytes("exact"));
+    let none = at("none");
+    let told = refused(&[&over_codes[..], &[&none, "--into", "original"]].concat());
+    assert!(told.contains("original weights are not known"), "{told}");
+
+    let path = format!("model.path={codes}");
+    let train = ["train", "tiny/lora", "--dry-run", "--set", &path];
+    let (code, _, told) = run(&train);
+    assert!(code == 0 && told.contains("linears nf4 (block 64, double) · f32 · quantised in its files"), "{told}");
+    assert!(refused(&[&train[..], &["--set", "base.quant.fp4.block=64"]].concat()).contains("base.quant"));
+    assert!(refused(&[&train[..], &["--set", "adapter.full={}"]].concat()).contains("trains every weight"));
+}
+
+#[test]
+fn a_base_in_floats_is_not_requantised() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/e2e/llama");
+    let (base, lora) = (format!("{golden}/base"), format!("{golden}/adapters/lora"));
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out").to_str().unwrap().to_string();
+    let merge = ["merge", &lora, "--base", &base, "--out", &out, "--into"];
+    assert!(refused(&[&merge[..], &["requantised"]].concat()).contains("this base is not quantised"));
+    let (code, _, told) = run(&[&merge[..], &["original"]].concat());
+    assert!(code == 0 && !told.contains("KL"), "{told}");
+    assert!(refused(&["merge", &base, &base, "--base-only", "--out", &out]).contains("one base at a time"));
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use burn::module::Param;
 use burn::tensor::Tensor;
 use lowrank_kernels::LowRankBackend;
-use lowrank_kernels::four_bit::{Format, Quantised};
+use lowrank_kernels::four_bit::Quantised;
 
 use super::llama::{Block, Decoder, Llama, Mlp};
-use super::{ModelConfig, WeightSource};
+use super::{ModelConfig, Stored, WeightSource};
 use crate::adapters::{Factors, Loftq};
 use crate::nn::{Attention, Embedding, Linear, RmsNorm, Storage, Weight};
 use crate::recipe::BaseStorage;
@@ -21,13 +21,9 @@ pub fn load<B: LowRankBackend>(
     loftq: Option<Loftq<'_>>,
     device: &B::Device,
 ) -> Result<(Llama<B>, HostTensors)> {
-    let loftq = match (loftq, storage.quant) {
-        (None, _) => None,
-        (Some(loftq), Some(quant)) => Some((loftq, quant.format())),
-        (Some(_), None) => return Err(Error::input("LoftQ needs a quantised base").key("base.quant").into()),
-    };
-    let starts = Starts { loftq, done: 0, left: HostTensors::new() };
-    let mut reader = Reader { config, source, storage: Storage::new(storage, device), starts };
+    let source = Stored::new(source, storage)?.around(loftq.map(|loftq| loftq.plan.clone()))?;
+    let (storage, left) = (Storage::new(storage, device), HostTensors::new());
+    let mut reader = Reader { config, source, storage, loftq, done: 0, left };
     let layers = (0..config.num_hidden_layers).map(|i| reader.block(i)).collect::<Result<_>>()?;
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let model = Decoder {
@@ -37,41 +33,18 @@ pub fn load<B: LowRankBackend>(
     };
     let tied = config.tie_word_embeddings;
     let lm_head = if tied { None } else { Some(Linear::new(reader.weight("lm_head", [vocab, hidden])?, None)) };
-    Ok((Llama { model, lm_head }, reader.starts.left))
+    Ok((Llama { model, lm_head }, reader.left))
 }
 
 struct Reader<'a, B: LowRankBackend> {
     config: &'a ModelConfig,
-    source: &'a dyn WeightSource,
+    source: Stored<'a>,
     storage: Storage<B>,
-    starts: Starts<'a>,
-}
-
-/// Layers quantised for LoftQ, as far as they have been read.
-struct Starts<'a> {
-    loftq: Option<(Loftq<'a>, Format)>,
+    loftq: Option<Loftq<'a>>,
+    /// Layers of LoftQ's plan that have been read.
     done: usize,
+    /// What they left for fresh adapters.
     left: HostTensors,
-}
-
-impl Starts<'_> {
-    /// The codes of a layer that starts with LoftQ; none where it does not.
-    fn quantise(&mut self, path: &str, values: &[f32], shape: [usize; 2]) -> Result<Option<Quantised>> {
-        let Some((Loftq { plan, factors, progress }, format)) = self.loftq else { return Ok(None) };
-        if !plan.ranks.contains_key(path) {
-            return Ok(None);
-        }
-        progress(self.done, plan.ranks.len());
-        let quantised = plan.quantised(path, values, shape, format)?;
-        if factors == Factors::Keep {
-            self.left.extend(plan.factors(path, values, &quantised, shape)?);
-        }
-        self.done += 1;
-        if self.done == plan.ranks.len() {
-            progress(self.done, self.done);
-        }
-        Ok(Some(quantised))
-    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -127,16 +100,32 @@ impl<B: LowRankBackend> Reader<'_, B> {
             Bias::Yes => Some(self.vector(&format!("{path}.bias"), shape[0])?),
             Bias::No => None,
         };
-        let values = self.read(&format!("{path}.weight"), &shape)?;
-        let weight = match self.starts.quantise(path, &values, shape)? {
-            Some(quantised) => self.storage.four_bit(&quantised, shape),
-            None => self.storage.linear(values, shape),
-        };
-        Ok(Linear::new(weight, bias))
+        Ok(Linear::new(self.weight(path, shape)?, bias))
     }
 
-    fn weight(&self, path: &str, shape: [usize; 2]) -> Result<Weight<B>> {
-        Ok(self.storage.weight(self.read(&format!("{path}.weight"), &shape)?, shape))
+    fn weight(&mut self, path: &str, shape: [usize; 2]) -> Result<Weight<B>> {
+        let name = format!("{path}.weight");
+        self.check(&name, &shape)?;
+        match self.source.four_bit(&name)? {
+            Some(quantised) => {
+                self.leave(path, &quantised)?;
+                Ok(self.storage.four_bit(&quantised, shape))
+            }
+            None => Ok(self.storage.weight(self.source.read(&name)?, shape)),
+        }
+    }
+
+    /// Keeps what a fresh adapter of the layer starts from, where that is LoftQ's.
+    fn leave(&mut self, path: &str, quantised: &Quantised) -> Result<()> {
+        let Some(Loftq { plan, factors, progress }) = self.loftq.filter(|loftq| loftq.plan.ranks.contains_key(path)) else {
+            return Ok(());
+        };
+        if factors == Factors::Keep {
+            self.left.extend(self.source.factors(path, quantised)?);
+        }
+        self.done += 1;
+        progress(self.done, plan.ranks.len());
+        Ok(())
     }
 
     fn norm(&self, path: &str) -> Result<RmsNorm<B>> {
@@ -145,15 +134,16 @@ impl<B: LowRankBackend> Reader<'_, B> {
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Param<Tensor<B, 1>>> {
-        Ok(self.storage.vector(self.read(name, &[len])?))
+        self.check(name, &[len])?;
+        Ok(self.storage.vector(self.source.read(name)?))
     }
 
-    fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+    fn check(&self, name: &str, expected: &[usize]) -> Result<()> {
         let error = |what| Error::input(what).file(self.source.path()).tensor(name).expected(format!("{expected:?}"));
         match self.source.shape(name) {
             None => Err(error("missing tensor").into()),
             Some(shape) if shape != expected => Err(error("wrong shape").found(format!("{shape:?}")).into()),
-            Some(_) => self.source.read(name),
+            Some(_) => Ok(()),
         }
     }
 }

@@ -82,6 +82,14 @@ impl Safetensors {
     }
 }
 
+impl Safetensors {
+    /// Type and bytes of a tensor as they lie in its file.
+    pub(crate) fn stored(&self, name: &str) -> Option<(Dtype, &[u8])> {
+        let entry = self.tensors.get(name)?;
+        Some((entry.dtype, &self.files[entry.file].1[entry.range.clone()]))
+    }
+}
+
 impl WeightSource for Safetensors {
     fn path(&self) -> &Path {
         &self.path

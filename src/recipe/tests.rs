@@ -247,7 +247,7 @@ fn contradictory_keys_are_refused() {
 /// What does not go together, and the reason that the refusal gives.
 #[test]
 fn combinations_that_cannot_be_are_refused_for_their_reason() {
-    let table: [(&[&str], &str); 26] = [
+    let table: [(&[&str], &str); 27] = [
         (&["adapter.lora.init=orthogonal", "adapter.lora.rank=3"], "orthogonal initialisation halves the rank"),
         (&["adapter.lora.layers=[0]", "adapter.lora.targets=.*q_proj"], "`layers` needs targets by name"),
         (&["adapter.lora.layers_pattern=[\"h\"]"], "`layers_pattern` says where the layer number stands"),
@@ -277,6 +277,7 @@ fn combinations_that_cannot_be_are_refused_for_their_reason() {
         (&["optim.lora_plus_ratio=0.5"], "`optim.lora_plus_ratio` is out of range"),
         (&["adapter.lora.init=loftq"], "LoftQ starts from what `base.quant` takes off the weights"),
         (&["adapter.dora.init=loftq_iter_5"], "LoftQ starts from what `base.quant` takes off the weights"),
+        (&["base.quant.nf4.block=48"], "no such block size; found 48"),
     ];
     for (sets, reason) in table {
         let told: Vec<String> = problems(GOOD, sets).iter().map(ToString::to_string).collect();

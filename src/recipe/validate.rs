@@ -172,7 +172,8 @@ fn base(recipe: &Recipe, found: &mut Findings) {
     }
     if recipe.base.compute != BaseCompute::F32 && recipe.storage().is_dense() {
         let what = "`base.compute` is about packed weights, and this base is plain f32";
-        found.contradiction("base.compute", what, "add `base.quant`, or `model.dtype = \"bf16\"`");
+        let hint = "add `base.quant`, also where the checkpoint has it already, or `model.dtype = \"bf16\"`";
+        found.contradiction("base.compute", what, hint);
     }
 }
 

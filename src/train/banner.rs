@@ -14,7 +14,8 @@ impl Job {
             1 => format!("{} (1 override)", self.name),
             n => format!("{} ({n} overrides)", self.name),
         };
-        let storage = self.recipe.storage().describe();
+        let already = if self.opened.is_quantised() { " · quantised in its files" } else { "" };
+        let storage = self.storage.describe() + already;
         let frozen = if matches!(self.recipe.adapter, AdapterConfig::Full(_)) { "all trains" } else { "base frozen" };
         let model = format!(
             "{} · {} · {} layers · {} parameters · {storage} · {frozen}",

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::artifact::model_values;
 use super::run::active_ranks;
 use super::save::split;
-use super::{Initial, Job, Options, Run};
+use super::{Initial, Job, Options, Run, resident_bytes};
 use crate::adapters::{AdapterConfig, Factors, Loftq, ModuleKind, Origin, Selected};
 use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::data::Report;
@@ -103,12 +103,8 @@ impl Job {
     fn load(&self, initial: Option<Initial>) -> Result<(Box<dyn Base>, Box<dyn Learner>)> {
         let plan = self.loftq();
         let loftq = plan.as_ref().map(|plan| Loftq { plan, factors: Factors::Keep, progress: self.progress });
-        let spec = BaseSpec {
-            config: &self.opened.config,
-            weights: self.opened.weights.as_ref(),
-            storage: self.recipe.storage(),
-            loftq,
-        };
+        let (config, weights) = (&self.opened.config, self.opened.weights.as_ref());
+        let spec = BaseSpec { config, weights, storage: self.storage, loftq };
         let base = self.target.runtime.load(self.target.index, &spec)?;
         let values = initial.as_ref().map(|initial| &initial.values);
         let mut learner = base.attach(&AdapterSpec { values, ..self.adapter_spec() })?;
@@ -154,7 +150,7 @@ impl Job {
             ..TrainState::default()
         };
         let ranks = active_ranks(learner.as_ref());
-        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0, ranks })
+        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0, ranks, resting: resident_bytes() })
     }
 
     fn hashes(&self) -> Result<Hashes> {

@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 use crate::adapters::{AdapterConfig, ModuleKind, Selected, Spec, trainable};
 use crate::data::Splits;
 use crate::events::Memory;
-use crate::models::ModelConfig;
-use crate::recipe::{BaseDtype, BaseStorage, Recipe};
+use crate::models::{ModelConfig, Stored, WeightSource};
+use crate::recipe::{BaseDtype, Recipe};
 
 /// The program itself: code, allocator, thread stacks, tokenizer and rows.
 const PROCESS: u64 = 56 << 20;
@@ -25,15 +25,15 @@ pub fn parameters(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Sel
 }
 
 /// Bytes of the base on the device.
-fn base_bytes(config: &ModelConfig, storage: BaseStorage) -> u64 {
-    let per_weight = if storage.dtype == BaseDtype::Bf16 { 2 } else { 4 };
+pub fn base_bytes(config: &ModelConfig, base: &Stored<'_>) -> u64 {
+    let per_weight = if base.storage().dtype == BaseDtype::Bf16 { 2 } else { 4 };
     let bytes = |(name, shape): (String, Vec<usize>)| {
         let len: usize = shape.iter().product();
-        match storage.quant {
-            Some(quant) if shape.len() == 2 && name.starts_with("model.layers.") => quant.format().bytes(len),
+        match base.four_bit_format(&name) {
+            Some(format) => format.bytes(len),
             // Norms and biases stay f32.
-            _ if shape.len() == 1 => 4 * len as u64,
-            _ => (per_weight * len) as u64,
+            None if shape.len() == 1 => 4 * len as u64,
+            None => (per_weight * len) as u64,
         }
     };
     config.tensors().into_iter().map(bytes).sum()
@@ -57,15 +57,15 @@ impl Batch {
     }
 }
 
-/// Bytes by what holds them, at the largest batch of the training set.
+/// Bytes by what holds them, at the largest batch of the training set; `base` are the bytes of the frozen weights.
 pub fn estimate(
     config: &ModelConfig,
     recipe: &Recipe,
+    base: u64,
     splits: &Splits,
     trainable: usize,
     selected: &[Selected],
 ) -> Memory {
-    let base = base_bytes(config, recipe.storage());
     let batch = Batch::largest(recipe, splits);
     let retained_by_layer = retained(&recipe.adapter, selected, &batch);
     let frozen = recipe.adapter.spec().map_or(0, |spec| spec.frozen_parameters(selected));
@@ -138,7 +138,10 @@ mod tests {
         let config = tiny::llama();
         let selected = recipe.adapter.select(&Module::list(&config), Origin::Recipe).unwrap();
         let (trained, _) = parameters(&config, &recipe.adapter, &selected);
-        estimate(&config, &recipe, &splits, trained, &selected)
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/e2e/llama/base");
+        let weights = crate::models::Safetensors::open_dir(root.as_ref()).unwrap();
+        let base = base_bytes(&config, &Stored::new(&weights, recipe.storage()).unwrap());
+        estimate(&config, &recipe, base, &splits, trained, &selected)
     }
 
     #[test]

@@ -7,8 +7,8 @@ use super::estimate;
 use crate::adapters::{AdapterConfig, LoftqPlan, Module, Origin, Pilot, Progress, Selected, saved};
 use crate::data::{self, Splits};
 use crate::events::Memory;
-use crate::models::{self, Opened};
-use crate::recipe::{Recipe, Resolved, plan_adapter};
+use crate::models::{self, Opened, Stored};
+use crate::recipe::{BaseStorage, Recipe, Resolved, plan_adapter};
 use crate::runtime::{DeviceInfo, Runtime};
 use crate::{Error, Result};
 
@@ -38,6 +38,8 @@ pub struct Job {
     pub overrides: usize,
     pub target: Target,
     pub opened: Opened,
+    /// How the base is kept: as the recipe says, or as the checkpoint is quantised already.
+    pub storage: BaseStorage,
     pub splits: Splits,
     /// Modules that will carry an adapter.
     pub selected: Vec<Selected>,
@@ -57,12 +59,18 @@ impl Job {
         // What is written beside the results must mean the same from wherever it is read again.
         let mut recipe = resolved.anchored();
         let opened = models::open(&recipe.model.path, &resolved.root)?;
+        let (storage, base) = {
+            let stored = Stored::new(opened.weights.as_ref(), recipe.storage())?;
+            (stored.storage(), estimate::base_bytes(&opened.config, &stored))
+        };
+        refuse_to_train_codes(&recipe, storage)?;
         let splits = data::load(&recipe.data, &opened.tokenizer, &resolved.root)?;
         let modules = Module::list(&opened.config);
         if let Some(shared) = recipe.adapter.shared() {
             saved(&modules, &shared, Origin::Recipe)?;
         }
         let selected = recipe.adapter.select(&modules, Origin::Recipe)?;
+        Stored::new(opened.weights.as_ref(), storage)?.around(LoftqPlan::new(&recipe.adapter, &selected))?;
         if recipe.data.max_len > opened.config.max_position_embeddings {
             return Err(Error::input("rows may be longer than the model's positions")
                 .key("data.max_len")
@@ -73,7 +81,7 @@ impl Job {
         let steps = steps(&recipe, splits.train.sequences.len());
         plan_adapter(&mut recipe.adapter, steps)?;
         let (name, overrides) = (resolved.name.clone(), resolved.overrides);
-        let (target, memory) = (target.clone(), Memory::default());
+        let (target, memory) = (target.clone(), Memory { base, ..Memory::default() });
         let (trainable, total) = (0, 0);
         let progress: Progress = |_, _| {};
         let mut job = Self {
@@ -82,6 +90,7 @@ impl Job {
             overrides,
             target,
             opened,
+            storage,
             splits,
             selected,
             trainable,
@@ -114,7 +123,21 @@ impl Job {
     fn count(&mut self) {
         let config = &self.opened.config;
         (self.trainable, self.total) = estimate::parameters(config, &self.recipe.adapter, &self.selected);
-        self.memory = estimate::estimate(config, &self.recipe, &self.splits, self.trainable, &self.selected);
+        let base = self.memory.base;
+        self.memory = estimate::estimate(config, &self.recipe, base, &self.splits, self.trainable, &self.selected);
+    }
+}
+
+/// `base.quant` has been refused already where every weight trains; a checkpoint may be quantised without it.
+fn refuse_to_train_codes(recipe: &Recipe, storage: BaseStorage) -> Result<()> {
+    match (&recipe.adapter, storage.quant) {
+        (AdapterConfig::Full(_), Some(quant)) => {
+            let error = Error::input("[adapter.full] trains every weight, and these are quantised").key("model.path");
+            let hint =
+                "train an adapter over them, or write the weights in floats first: `lowrank merge MODEL --base-only`";
+            Err(error.found(quant.describe()).hint(hint).into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -7,8 +7,8 @@ use super::job::Target;
 use crate::adapters::peft::{self, PeftConfig};
 use crate::adapters::{AdapterConfig, Factors, Loftq, LoftqPlan, Progress};
 use crate::checkpoint::Layout;
-use crate::models::{self, Opened};
-use crate::recipe::Recipe;
+use crate::models::{self, Opened, Stored, stored_format};
+use crate::recipe::{BaseStorage, Recipe};
 use crate::runtime::{BaseSpec, Learner};
 use crate::{Error, Result};
 
@@ -73,19 +73,41 @@ impl Subject {
         Ok(Self { opened, adapter: Some(path.to_path_buf()), recipe, recipe_file, progress })
     }
 
-    /// How the base of the run was quantised, where that is not plainly; see [`LoftqPlan::owns_base`].
+    /// How the base of the run was quantised, where that is not plainly; see [`LoftqPlan::owns_base`]. A checkpoint that is quantised already
+    /// is such a base itself.
     ///
     /// # Errors
     /// If the recipe of the run does not fit the model.
     pub fn own_base(&self) -> Result<Option<LoftqPlan>> {
-        let Some(recipe) = &self.recipe else { return Ok(None) };
-        LoftqPlan::own_base(&recipe.adapter, &self.opened.config)
+        match &self.recipe {
+            Some(recipe) if stored_format(self.opened.weights.as_ref()).is_none() => {
+                LoftqPlan::own_base(&recipe.adapter, &self.opened.config)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// How the recipe, if there is one, has the base stored.
+    pub fn storage(&self) -> BaseStorage {
+        self.recipe.as_ref().map(Recipe::storage).unwrap_or_default()
+    }
+
+    /// The base as the run has it stored.
+    ///
+    /// # Errors
+    /// If the recipe asks for another four-bit format than the base's files have.
+    pub fn stored(&self) -> Result<Stored<'_>> {
+        Stored::new(self.opened.weights.as_ref(), self.storage())?.around(self.own_base()?)
+    }
+
+    /// Whether it is a run that trained every weight, so that its model is no base.
+    pub fn is_whole(&self) -> bool {
+        self.recipe.as_ref().is_some_and(|recipe| matches!(recipe.adapter, AdapterConfig::Full(_)))
     }
 
     /// The model on a device, adapter attached; with warnings about the adapter's file.
     pub fn load(&self, target: &Target) -> Result<(Box<dyn Learner>, Vec<String>)> {
-        let storage = self.recipe.as_ref().map(Recipe::storage).unwrap_or_default();
-        let plan = self.own_base()?;
+        let (plan, storage) = (self.own_base()?, self.storage());
         let loftq = plan.as_ref().map(|plan| Loftq { plan, factors: Factors::Skip, progress: self.progress });
         let spec = BaseSpec { config: &self.opened.config, weights: self.opened.weights.as_ref(), storage, loftq };
         let base = target.runtime.load(target.index, &spec)?;
