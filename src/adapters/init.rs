@@ -223,6 +223,7 @@ mod tests {
     use std::path::Path;
 
     use burn::tensor::Tensor;
+    use lowrank_kernels::four_bit::Quantised;
 
     use super::*;
     use crate::adapters::fixtures::{self, B, assert_close, golden, linear, tensor};
@@ -231,7 +232,7 @@ mod tests {
     use crate::adapters::peft::{from_file, to_file};
     use crate::adapters::{AdapterConfig, LoraConfig, Method, Module, Origin, Spec, Targets};
     use crate::nn::{Linear, Pass, Storage, Weight};
-    use crate::recipe::{BaseDtype, BaseStorage, Blocks, Quant};
+    use crate::recipe::{BaseDtype, Blocks, Quant};
     use crate::tensors::HostTensors;
 
     /// Name, rank and scale of the reference layers.
@@ -323,9 +324,8 @@ mod tests {
         let storage = Storage::<B>::new(BaseDtype::Bf16, &Default::default());
         let packed = Linear::new(storage.weight(golden["weight"].values.clone(), [19, 37]), None);
         let x = || tensor::<2>(&golden, "x");
-        let quant = Some(Quant::Nf4(Blocks::default()));
-        let four_bit = Storage::<B>::new(BaseStorage { quant, ..BaseStorage::default() }, &Default::default());
-        let four_bit = Linear::new(four_bit.linear(golden["weight"].values.clone(), [19, 37]), None);
+        let codes = Quantised::new(&golden["weight"].values, Quant::Nf4(Blocks::default()).format());
+        let four_bit = Linear::new(storage.four_bit(&codes, [19, 37]), None);
         for base in [linear(&golden), packed, four_bit] {
             for init in [LoraInit::Pissa, LoraInit::PissaNiter(2), LoraInit::Olora] {
                 let mut lora = fresh(&base.weight, 3, 0.5, init);

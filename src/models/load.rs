@@ -117,7 +117,8 @@ impl<B: LowRankBackend> Reader<'_, B> {
 
     /// Keeps what a fresh adapter of the layer starts from, where that is LoftQ's.
     fn leave(&mut self, path: &str, quantised: &Quantised) -> Result<()> {
-        let Some(Loftq { plan, factors, progress }) = self.loftq.filter(|loftq| loftq.plan.ranks.contains_key(path)) else {
+        let Some(Loftq { plan, factors, progress }) = self.loftq.filter(|loftq| loftq.plan.ranks.contains_key(path))
+        else {
             return Ok(());
         };
         if factors == Factors::Keep {
