@@ -39,11 +39,14 @@ impl Job {
         }
         let config = &self.opened.config;
         if let Some(run) = run.or_else(|| run_around(&dir)).filter(|run| run.recipe().exists())
+            && !self.opened.is_quantised()
             && LoftqPlan::own_base(&run.read_recipe()?.adapter, config)?.is_some()
         {
             let what = "the adapter of `train.init_from` belongs to a base of its own, which LoftQ quantised around it";
             let error = Error::input(what).key("train.init_from").file(run.recipe());
-            return Err(error.hint("write that base with `merge --base-only`, and train over it").into());
+            return Err(error
+                .hint("write that base with `merge --base-only --into requantised`, and train over it")
+                .into());
         }
         let modules = Module::list(config);
         let (file, tensors) = peft::read(&dir, &config.model_type, &modules)?;

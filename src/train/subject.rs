@@ -7,7 +7,7 @@ use super::job::Target;
 use crate::adapters::peft::{self, PeftConfig};
 use crate::adapters::{AdapterConfig, Factors, Loftq, LoftqPlan, Progress};
 use crate::checkpoint::Layout;
-use crate::models::{self, Opened, Stored, stored_format};
+use crate::models::{self, Opened, Stored};
 use crate::recipe::{BaseStorage, Recipe};
 use crate::runtime::{BaseSpec, Learner};
 use crate::{Error, Result};
@@ -80,7 +80,7 @@ impl Subject {
     /// If the recipe of the run does not fit the model.
     pub fn own_base(&self) -> Result<Option<LoftqPlan>> {
         match &self.recipe {
-            Some(recipe) if stored_format(self.opened.weights.as_ref()).is_none() => {
+            Some(recipe) if !self.opened.is_quantised() => {
                 LoftqPlan::own_base(&recipe.adapter, &self.opened.config)
             }
             _ => Ok(None),

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use lowrank::adapters::merge::{Form, Merged, OutDtype, write};
 use lowrank::adapters::{AdapterConfig, LoraConfig, LoraInit};
 use lowrank::events::Control;
-use lowrank::models;
+use lowrank::models::{self, Safetensors};
 use lowrank::recipe::{self, BaseCompute, BaseDtype, BaseStorage, Blocks, Optim, Quant, Resolved};
-use lowrank::runtime::{AdapterSpec, Base, Learner, Micro, Runtime};
+use lowrank::runtime::{AdapterSpec, Base, BaseSpec, Learner, Micro, Runtime};
 use lowrank::tensors::{HostTensors, decode};
 use lowrank::train::{Adapters, Job, Options, Outcome, Subject, Target, attach_saved};
 
@@ -123,11 +124,35 @@ pub fn a_run_keeps_its_own_base(runtime: &'static dyn Runtime) {
         assert!(logits(learner.as_ref()) == expected && warnings.is_empty(), "{}", path.display());
     }
     assert!(difference(&expected, &over(load(runtime, &opened, STORAGE).as_ref())) > 1e-3, "another base");
+    merges_into_it(runtime, &whole, &expected);
     // One iteration has the base that everybody has.
     let once = lora(LoraInit::Loftq(1));
     let none = AdapterConfig::none();
     let plain = |base: &dyn Base| logits(attach(base, &none, 0).as_ref());
     assert_close(&plain(base(runtime, &once).as_ref()), &plain(load(runtime, &opened, STORAGE).as_ref()), 0.0, "base");
+}
+
+/// The whole model, and the base by itself as codes that the adapter goes over.
+fn merges_into_it(runtime: &'static dyn Runtime, run: &Path, expected: &[f32]) {
+    let adapters = Adapters::open(&[run.to_path_buf()], None).unwrap();
+    let (stored, config) = (adapters.stored().unwrap(), &adapters.subject.opened.config);
+    let folder = tempfile::tempdir().unwrap();
+    let written = |merged: &Merged<'_>, name: &str| {
+        let out = folder.path().join(name);
+        write(merged, OutDtype::F32, &out, &mut |_, _| {}).unwrap();
+        out
+    };
+    let whole = written(&Merged::new(&stored, config, &adapters.list[0], Form::Dense).unwrap(), "whole");
+    let whole = Safetensors::open_dir(&whole).unwrap();
+    let spec = BaseSpec { config, weights: &whole, storage: BaseStorage::default(), loftq: None };
+    let base = runtime.load(0, &spec).unwrap();
+    assert_close(&logits(attach(base.as_ref(), &AdapterConfig::none(), 0).as_ref()), expected, 1e-4, "merged");
+    let codes = written(&Merged::plain(&stored, config, Form::Requantised), "codes");
+    adapters.subject.opened.tokenizer.save(&codes).unwrap();
+    // With its base's codes as the base, the run is as it was.
+    let device = runtime.devices().remove(0);
+    let (learner, _) = Subject::open(run, Some(&codes)).unwrap().load(&Target { runtime, index: 0, device }).unwrap();
+    assert!(logits(learner.as_ref()) == expected);
 }
 
 /// Over its own base an adapter goes with no other and starts no other run; a base without a plan starts nothing.
