@@ -169,7 +169,11 @@ mod tests {
             let weight = &golden["weight"];
             let [rows, cols] = [weight.shape[0], weight.shape[1]];
             let (quantised, factors) = around(&plan(iterations, rank), &weight.values, [rows, cols], NF4);
-            assert_eq!(quantised.dequantise(), golden["dequantized_weight"].values, "{layer} {iterations}");
+            // From the second iteration on PEFT's sums in f32 show in the last bits of the scales.
+            let slack = if iterations == 1 { 0.0 } else { 4.0 * f32::EPSILON };
+            for (ours, theirs) in quantised.dequantise().iter().zip(&golden["dequantized_weight"].values) {
+                assert!((ours - theirs).abs() <= slack * theirs.abs(), "{layer} {iterations}: {ours} {theirs}");
+            }
             let (a, b) = (&factors["layer.lora_A"], &factors["layer.lora_B"]);
             let (their_a, their_b) = (&golden["lora_A"], &golden["lora_B"]);
             assert_eq!([&a.shape, &b.shape], [&their_a.shape, &their_b.shape]);
