@@ -163,6 +163,24 @@ mod tests {
     }
 
     #[test]
+    fn layers_of_a_plan_have_codes_of_their_own_and_leave_a_start() {
+        let opened = qwen2();
+        let storage = BaseStorage { quant: Some(Quant::Nf4(Blocks::default())), ..BaseStorage::default() };
+        let stored = |storage| Stored::new(opened.weights.as_ref(), storage).unwrap();
+        let (own, other) = ("model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj");
+        let plan = LoftqPlan { iterations: 2, ranks: [(own.to_string(), 4)].into() };
+        let planned = stored(storage).around(Some(plan.clone())).unwrap();
+        let codes = |of: &Stored<'_>, path: &str| of.four_bit(&format!("{path}.weight")).unwrap().unwrap();
+        assert_ne!(codes(&planned, own), codes(&stored(storage), own));
+        assert_eq!(codes(&planned, other), codes(&stored(storage), other));
+        let left = |path| planned.factors(path, &codes(&planned, path)).unwrap();
+        assert!(left(own).keys().eq(&[format!("{own}.lora_A"), format!("{own}.lora_B")]) && left(other).is_empty());
+        let refused = stored(BaseStorage::default()).around(Some(plan)).err().unwrap().to_string();
+        assert!(refused.contains("not quantised here") && refused.contains("base.quant"), "{refused}");
+        assert!(stored(BaseStorage::default()).around(None).is_ok());
+    }
+
+    #[test]
     fn sixteen_bits_round_matrices_alone() {
         let opened = qwen2();
         let stored = Stored::new(opened.weights.as_ref(), BaseDtype::Bf16.into()).unwrap();

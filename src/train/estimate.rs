@@ -118,7 +118,7 @@ fn activations(config: &ModelConfig, recipe: &Recipe, batch: &Batch) -> u64 {
 mod tests {
     use super::*;
     use crate::adapters::tiny;
-    use crate::adapters::{LoraConfig, Module, Origin};
+    use crate::adapters::{LoraConfig, LoraInit, Module, Origin};
     use crate::data::{Dataset, Report, Sequence};
     use crate::recipe::{Blocks, Quant};
 
@@ -169,6 +169,14 @@ mod tests {
         // 4 + 8 / 64 + 32 / (64 · 256) bits in each weight of a block, and an offset in each of 14 matrices.
         let quantised = 2.0 * layer as f64 * 4.127 / 8.0 + 14.0 * 4.0;
         assert!((nf4 as f64 - quantised - 4.0 * (2.0 * 512.0 * 96.0 + 5.0 * 96.0)).abs() < 14.0 * 12.0, "{nf4}");
+        let loftq = |init| {
+            memory(|recipe| {
+                recipe.base.quant = Some(Quant::Nf4(Blocks::default()));
+                recipe.adapter = LoraConfig { rank: 4, init, ..LoraConfig::default() }.into();
+            })
+        };
+        let [plain, starts] = [LoraInit::Default, LoraInit::Loftq(3)].map(loftq);
+        assert_eq!((starts.base, starts.peak), (plain.base, plain.peak + plain.adapter));
         assert!(memory(|recipe| recipe.train.gradient_checkpointing = true).activations < plain.activations);
         assert!(memory(|recipe| recipe.train.batch = 1).activations < plain.activations);
         // Three rows are all there is.

@@ -80,9 +80,7 @@ impl Subject {
     /// If the recipe of the run does not fit the model.
     pub fn own_base(&self) -> Result<Option<LoftqPlan>> {
         match &self.recipe {
-            Some(recipe) if !self.opened.is_quantised() => {
-                LoftqPlan::own_base(&recipe.adapter, &self.opened.config)
-            }
+            Some(recipe) if !self.opened.is_quantised() => LoftqPlan::own_base(&recipe.adapter, &self.opened.config),
             _ => Ok(None),
         }
     }
