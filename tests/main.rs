@@ -1,5 +1,6 @@
 //! What a user can observe, on burn-flex.
 
+mod four_bit;
 mod layout;
 mod pilot;
 mod suite;

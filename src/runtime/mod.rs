@@ -19,7 +19,7 @@ use crate::adapters::{AdapterConfig, Origin, Selected};
 use crate::data::Batch;
 use crate::events::Event;
 use crate::models::{ModelConfig, WeightSource};
-use crate::recipe::{BaseDtype, Optim};
+use crate::recipe::{BaseStorage, Optim};
 use crate::tensors::HostTensors;
 
 /// A device a runtime can use.
@@ -50,7 +50,7 @@ pub trait Runtime: Sync {
 pub struct BaseSpec<'a> {
     pub config: &'a ModelConfig,
     pub weights: &'a dyn WeightSource,
-    pub dtype: BaseDtype,
+    pub storage: BaseStorage,
 }
 
 /// A frozen base on a device, shared by every learner attached to it.

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use burn::tensor::ops::Device;
-use lowrank_kernels::TrainBackend;
+use lowrank_kernels::{Compute, LowRankBackend, TrainBackend};
 
 use super::learner::TensorLearner;
 use super::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Runtime};
@@ -51,7 +51,12 @@ impl<P: Plug> Runtime for Program<P> {
         let Some((_, device)) = found.get(device) else {
             return Err(Error::input(format!("no device {}:{device}", P::NAME)).expected(names()).into());
         };
-        let model = models::load::<P::Backend>(base.config, base.weights, base.dtype, device)?;
+        let compute = Compute::from(base.storage.compute);
+        if !P::Backend::computes_in(compute, device) {
+            let error = Error::input(format!("{} cannot compute in {}", P::NAME, compute.name())).key("base.compute");
+            return Err(error.hint("`base.compute = \"f32\"` works everywhere").into());
+        }
+        let model = models::load::<P::Backend>(base.config, base.weights, base.storage, device)?;
         Ok(Box::new(TensorBase { model, config: base.config.clone() }))
     }
 }

@@ -4,7 +4,6 @@ use super::{Job, Run};
 use crate::adapters::{AdapterConfig, compact, trainable};
 use crate::events::Banner;
 use crate::events::units::{bytes, count, rate};
-use crate::recipe::BaseDtype;
 
 impl Job {
     /// Lines about everything but the run directory, which does not exist yet.
@@ -15,10 +14,10 @@ impl Job {
             1 => format!("{} (1 override)", self.name),
             n => format!("{} ({n} overrides)", self.name),
         };
-        let dtype = if self.recipe.model.dtype == BaseDtype::Bf16 { "bf16" } else { "f32" };
+        let storage = self.recipe.storage().describe();
         let frozen = if matches!(self.recipe.adapter, AdapterConfig::Full(_)) { "all trains" } else { "base frozen" };
         let model = format!(
-            "{} · {} · {} layers · {} parameters · {dtype} · {frozen}",
+            "{} · {} · {} layers · {} parameters · {storage} · {frozen}",
             self.recipe.model.path,
             config.model_type,
             config.num_hidden_layers,
@@ -85,13 +84,13 @@ impl Job {
         format!("about {peak}: weights {base} · adapter {adapter} · optimizer {optimizer} · activations {activations}")
     }
 
-    /// What adapters add to what the base's own layers keep.
+    /// What adapters need again going back; much of it is the base's own or computed again.
     fn retained_line(&self) -> String {
         let layers = &self.memory.retained_by_layer;
         let (Some(&least), Some(&most)) = (layers.values().min(), layers.values().max()) else { return String::new() };
         let range = if least == most { bytes(most) } else { format!("{} to {}", bytes(least), bytes(most)) };
         let (all, count) = (bytes(layers.values().sum()), layers.len());
-        format!("\nadapter keeps {range} per layer between forward and backward, {all} in {count} layers")
+        format!("\nadapter needs {range} per layer in the backward pass, {all} in {count} layers")
     }
 }
 

@@ -12,7 +12,7 @@ use crate::term::wrap;
 use crate::{FrozenWeight, LowRankBackend, Side};
 
 /// Tokens whose logits exist at a time: enough for the products to run at full speed.
-const TOKENS: usize = 128;
+pub const HEAD_TOKENS: usize = 128;
 
 /// Summed negative log-likelihood `[1]` of `targets [n]` where the logits are `hidden [n, hidden] · Wᵀ` for a frozen
 /// `W [vocab, hidden]`; see [`LowRankBackend::head_loss`].
@@ -24,15 +24,15 @@ pub fn head_loss<B: LowRankBackend>(
     wrap(B::head_loss(hidden.into_primitive().tensor(), weight, targets.into_primitive()))
 }
 
-/// Hidden states and targets of [`TOKENS`] tokens at a time.
+/// Hidden states and targets of [`HEAD_TOKENS`] tokens at a time.
 fn chunks<B: LowRankBackend>(
     hidden: FloatTensor<B>,
     targets: IntTensor<B>,
 ) -> impl Iterator<Item = (FloatTensor<B>, IntTensor<B>)> {
     let (hidden, targets) = (wrap::<B, 2>(hidden), Tensor::<B, 1, Int>::from_primitive(targets));
     let n = targets.dims()[0];
-    (0..n).step_by(TOKENS).map(move |start| {
-        let tokens = start..n.min(start + TOKENS);
+    (0..n).step_by(HEAD_TOKENS).map(move |start| {
+        let tokens = start..n.min(start + HEAD_TOKENS);
         let hidden = hidden.clone().slice([tokens.clone()]);
         (hidden.into_primitive().tensor(), targets.clone().slice([tokens]).into_primitive())
     })
@@ -103,22 +103,27 @@ pub(crate) fn differentiable<B: LowRankBackend, C: CheckpointStrategy>(
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
-    use crate::testing::{TestAutodiff as A, assert_close, values};
-    use crate::{cross_entropy, frozen_matmul};
+    use crate::testing::{assert_close, on_cpu_backends, values};
+    use crate::{TrainBackend, cross_entropy, frozen_matmul};
 
     const VOCAB: usize = 11;
 
-    fn example(n: usize) -> (Tensor<A, 2>, FrozenWeight<A>, Tensor<A, 1, Int>) {
+    on_cpu_backends!(
+        values_and_gradients_are_those_of_all_logits_at_once,
+        without_a_gradient_the_loss_is_the_same,
+        nothing_to_predict_costs_nothing
+    );
+
+    fn example<A: TrainBackend>(n: usize) -> (Tensor<A, 2>, FrozenWeight<A>, Tensor<A, 1, Int>) {
         let weight = values::<A, 2>([VOCAB, 5], 0.3).mul_scalar(2.0);
         let targets: Vec<i32> = (0..n).map(|i| (i * 7 % VOCAB) as i32).collect();
         let targets = Tensor::from_data(burn::tensor::TensorData::from(&targets[..]), &Default::default());
         (values([n, 5], 0.8), FrozenWeight::Dense(weight.into_primitive().tensor()), targets)
     }
 
-    #[test]
-    fn values_and_gradients_are_those_of_all_logits_at_once() {
-        for n in [1, TOKENS - 1, TOKENS, 2 * TOKENS + 3] {
-            let (hidden, weight, targets) = example(n);
+    fn values_and_gradients_are_those_of_all_logits_at_once<A: TrainBackend>() {
+        for n in [1, HEAD_TOKENS - 1, HEAD_TOKENS, 2 * HEAD_TOKENS + 3] {
+            let (hidden, weight, targets) = example::<A>(n);
             let hidden = hidden.require_grad();
             let logits = frozen_matmul(hidden.clone(), weight.clone(), Side::Forward);
             let theirs = cross_entropy(logits, targets.clone());
@@ -129,18 +134,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn without_a_gradient_the_loss_is_the_same() {
-        let (hidden, weight, targets) = example(TOKENS + 1);
+    fn without_a_gradient_the_loss_is_the_same<A: TrainBackend>() {
+        let (hidden, weight, targets) = example::<A>(HEAD_TOKENS + 1);
         let plain = head_loss(hidden.clone(), weight.clone(), targets.clone());
         let tracked = head_loss(hidden.require_grad(), weight, targets);
         assert_eq!(plain.into_data(), tracked.into_data());
     }
 
-    #[test]
-    fn nothing_to_predict_costs_nothing() {
+    fn nothing_to_predict_costs_nothing<A: TrainBackend>() {
         let hidden = Tensor::<A, 2>::zeros([0, 5], &Default::default());
-        let (_, weight, _) = example(1);
+        let (_, weight, _) = example::<A>(1);
         let targets = Tensor::<A, 1, Int>::zeros([0], &Default::default());
         assert_eq!(head_loss(hidden, weight, targets).into_data().to_vec::<f32>().unwrap(), [0.0]);
     }

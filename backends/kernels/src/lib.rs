@@ -14,6 +14,8 @@ mod cpu_attention;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_cross_entropy;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
+mod cpu_four_bit;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_norm;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_swiglu;
@@ -23,6 +25,7 @@ mod cube;
 mod exp;
 #[cfg(feature = "flex")]
 mod flex;
+pub mod four_bit;
 mod frozen;
 #[cfg(feature = "fusion")]
 mod fusion;
@@ -45,8 +48,8 @@ pub mod testing;
 pub use attention::{
     AttentionLayout, FusedAttention, Heads, PositionTensors, Positions, Qkv, attend, join_heads, split_heads,
 };
-pub use frozen::{FrozenWeight, Side};
-pub use head::head_loss;
+pub use frozen::{BlockScales, Compute, FourBit, FrozenWeight, Side};
+pub use head::{HEAD_TOKENS, head_loss};
 pub use mask::{DropoutKey, path_hash};
 pub use norm::rms_norm;
 pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows};
@@ -64,6 +67,11 @@ impl<B: LowRankBackend + AutodiffBackend<InnerBackend: LowRankBackend>> TrainBac
 
 /// A burn backend with the operations that lowrank needs beyond burn's own.
 pub trait LowRankBackend: Backend {
+    /// Whether [`Self::frozen_matmul`] can multiply packed weights in these numbers on `device`.
+    fn computes_in(compute: Compute, _device: &Device<Self>) -> bool {
+        compute == Compute::F32
+    }
+
     /// `x [n, in] · Wᵀ → [n, out]` ([`Side::Forward`]) or `g [n, out] · W → [n, in]` ([`Side::Backward`])
     /// for a frozen `W [out, in]`. The gradient goes to `x` alone and nothing is kept for it but `W` itself.
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {

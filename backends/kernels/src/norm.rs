@@ -88,38 +88,44 @@ impl<B: LowRankBackend> Repeatable<B, 2> for RmsNorm {
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
-    use crate::testing::{TestAutodiff as A, assert_close, gradient, values};
+    use crate::TrainBackend;
+    use crate::testing::{assert_close, gradient, on_cpu_backends, values};
 
     const EPS: f64 = 1e-5;
 
+    on_cpu_backends!(values_and_gradients_are_those_of_plain_operations, what_does_not_train_has_no_gradient);
+
     /// The same in plain operations, which burn differentiates.
-    fn plain(x: Tensor<A, 2>, weight: Tensor<A, 1>) -> Tensor<A, 2> {
-        let scale = scale(&x, EPS);
-        x * scale * weight.unsqueeze()
+    fn plain<A: TrainBackend>(x: &Tensor<A, 2>, weight: &Tensor<A, 1>) -> Tensor<A, 2> {
+        let [x, weight] = [x.clone().into_primitive().tensor(), weight.clone().into_primitive().tensor()];
+        wrap(forward::<A>(x, weight, EPS))
     }
 
-    #[test]
-    fn values_and_gradients_are_those_of_plain_operations() {
+    fn values_and_gradients_are_those_of_plain_operations<A: TrainBackend>() {
         // Rows of one column, of less than the kernel's lanes, of more; more rows than one of its blocks.
         for (n, hidden) in [(1, 1), (3, 7), (5, 33), (130, 96)] {
             let x = values::<A, 2>([n, hidden], 0.1).require_grad();
             let weight = values::<A, 1>([hidden], 0.6).require_grad();
-            let (ours, theirs) = (rms_norm(x.clone(), weight.clone(), EPS), plain(x.clone(), weight.clone()));
+            let (ours, theirs) = (rms_norm(x.clone(), weight.clone(), EPS), plain(&x, &weight));
             assert_close(ours.clone().inner(), theirs.clone().inner());
+            let grad = crate::testing::weights(&theirs).inner();
             let (ours, theirs) = (gradient(ours), gradient(theirs));
-            assert_close(x.grad(&ours).unwrap(), x.grad(&theirs).unwrap());
-            assert_close(weight.grad(&ours).unwrap(), weight.grad(&theirs).unwrap());
+            let (dx, dw) = (x.grad(&theirs).unwrap(), weight.grad(&theirs).unwrap());
+            assert_close(x.grad(&ours).unwrap(), dx.clone());
+            assert_close(weight.grad(&ours).unwrap(), dw.clone());
+            let [x, grad] = [x.inner(), grad].map(|x| x.into_primitive().tensor());
+            let weight = weight.inner().into_primitive().tensor();
+            assert_close(wrap(weight_gradient::<A::InnerBackend>(x.clone(), grad.clone(), EPS)), dw);
+            assert_close(wrap(input_gradient::<A::InnerBackend>(x, weight, grad, EPS)), dx);
         }
     }
 
-    #[test]
-    fn what_does_not_train_has_no_gradient() {
+    fn what_does_not_train_has_no_gradient<A: TrainBackend>() {
         let (x, weight) = (values::<A, 2>([3, 7], 0.1), values::<A, 1>([7], 0.6));
         let trained = weight.clone().require_grad();
-        let grads = gradient(rms_norm(x.clone(), trained.clone(), EPS));
-        assert!(x.grad(&grads).is_none());
-        let theirs = weight.clone().require_grad();
-        assert_close(trained.grad(&grads).unwrap(), theirs.grad(&gradient(plain(x.clone(), theirs.clone()))).unwrap());
+        let [ours, theirs] = [rms_norm(x.clone(), trained.clone(), EPS), plain(&x, &trained)].map(gradient);
+        assert!(x.grad(&ours).is_none());
+        assert_close(trained.grad(&ours).unwrap(), trained.grad(&theirs).unwrap());
         let x = x.require_grad();
         let grads = gradient(rms_norm(x.clone(), weight.clone(), EPS));
         assert!(x.grad(&grads).is_some() && weight.grad(&grads).is_none());

@@ -8,6 +8,28 @@ pub type TestAutodiff = Autodiff<TestBackend>;
 #[cfg(test)]
 pub(crate) use fixtures::*;
 
+/// Runs tests that are generic over the backend on each CPU backend.
+#[cfg(test)]
+macro_rules! on_cpu_backends {
+    ($($name:ident),*) => {
+        mod flex {
+            $(#[test]
+            fn $name() {
+                super::$name::<crate::testing::TestAutodiff>()
+            })*
+        }
+        #[cfg(feature = "ndarray")]
+        mod ndarray {
+            $(#[test]
+            fn $name() {
+                super::$name::<burn_autodiff::Autodiff<burn_ndarray::NdArray<f32, i32>>>()
+            })*
+        }
+    };
+}
+#[cfg(test)]
+pub(crate) use on_cpu_backends;
+
 #[cfg(test)]
 mod fixtures {
     use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -22,8 +44,13 @@ mod fixtures {
 
     /// Gradients of a sum of `y` in which every element has a weight of its own.
     pub fn gradient<A: AutodiffBackend, const D: usize>(y: Tensor<A, D>) -> A::Gradients {
-        let weights = values(y.dims(), 0.9);
+        let weights = weights(&y);
         (y * weights).sum().backward()
+    }
+
+    /// Those weights.
+    pub fn weights<A: Backend, const D: usize>(y: &Tensor<A, D>) -> Tensor<A, D> {
+        values(y.dims(), 0.9)
     }
 
     #[track_caller]
