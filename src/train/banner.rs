@@ -85,13 +85,13 @@ impl Job {
         format!("about {peak}: weights {base} · adapter {adapter} · optimizer {optimizer} · activations {activations}")
     }
 
-    /// What adapters add to what the base's own layers keep.
+    /// What adapters need again going back; much of it is the base's own or computed again.
     fn retained_line(&self) -> String {
         let layers = &self.memory.retained_by_layer;
         let (Some(&least), Some(&most)) = (layers.values().min(), layers.values().max()) else { return String::new() };
         let range = if least == most { bytes(most) } else { format!("{} to {}", bytes(least), bytes(most)) };
         let (all, count) = (bytes(layers.values().sum()), layers.len());
-        format!("\nadapter keeps {range} per layer between forward and backward, {all} in {count} layers")
+        format!("\nadapter needs {range} per layer in the backward pass, {all} in {count} layers")
     }
 }
 

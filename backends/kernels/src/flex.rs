@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use burn::tensor::TensorData;
-use burn::tensor::ops::{FloatTensor, FloatTensorOps};
+use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
 use burn_flex::{Flex, FlexTensor};
 
 use crate::cpu::{self, Stored};
 use crate::cpu_four_bit::{Blocks, Scales};
-use crate::{
-    BlockScales, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, cpu_attention,
-};
+use crate::{BlockScales, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
+use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_swiglu};
 
 impl LowRankBackend for Flex {
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
@@ -40,6 +39,42 @@ impl LowRankBackend for Flex {
         }
     }
 
+    fn cross_entropy(logits: FlexTensor, targets: IntTensor<Self>) -> (FlexTensor, FlexTensor) {
+        let mut grad = logits.into_data();
+        let values = grad.as_mut_slice::<f32>().expect("lowrank computes in f32 on this backend");
+        let loss = cpu_cross_entropy::in_place(values, targets.to_contiguous().storage::<i32>());
+        (FlexTensor::from_data(TensorData::from([loss])), FlexTensor::from_data(grad))
+    }
+
+    fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
+        let [x, weight] = [x, weight].map(|x| x.to_contiguous());
+        like(&x, cpu_norm::forward(x.storage(), weight.storage(), eps))
+    }
+
+    fn rms_norm_input_gradient(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, eps: f64) -> FlexTensor {
+        let [x, weight, grad] = [x, weight, grad].map(|x| x.to_contiguous());
+        like(&x, cpu_norm::input_gradient(x.storage(), weight.storage(), grad.storage(), eps))
+    }
+
+    fn rms_norm_weight_gradient(x: FlexTensor, grad: FlexTensor, eps: f64) -> FlexTensor {
+        let [x, grad] = [x, grad].map(|x| x.to_contiguous());
+        let cols = x.layout().shape()[1];
+        FlexTensor::from_data(TensorData::new(
+            cpu_norm::weight_gradient(x.storage(), grad.storage(), cols, eps),
+            [cols],
+        ))
+    }
+
+    fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
+        let [gate, up] = [gate, up].map(|x| x.to_contiguous());
+        like(&gate, cpu_swiglu::forward(gate.storage(), up.storage()))
+    }
+
+    fn swiglu_gradients(gate: FlexTensor, up: FlexTensor, grad: FlexTensor) -> [FlexTensor; 2] {
+        let [gate, up, grad] = [gate, up, grad].map(|x| x.to_contiguous());
+        cpu_swiglu::gradients(gate.storage(), up.storage(), grad.storage()).map(|part| like(&gate, part))
+    }
+
     fn fused_attention() -> Option<FusedAttention<Self>> {
         Some(FusedAttention { forward: attention, backward: attention_backward })
     }
@@ -63,6 +98,11 @@ fn attention_backward(qkv: Qkv<Flex>, grad: FlexTensor, heads: Heads, at: &Arc<P
     let (qkv, grad) = (qkv.map(|x| x.to_contiguous()), grad.to_contiguous());
     let slices = qkv.each_ref().map(|x| x.storage::<f32>());
     cpu_attention::backward(slices, grad.storage::<f32>(), heads, at).map(|part| rows(part, at))
+}
+
+/// A tensor of the shape of `x`.
+fn like(x: &FlexTensor, values: Vec<f32>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, x.layout().shape().clone()))
 }
 
 fn rows(values: Vec<f32>, at: &Positions) -> FlexTensor {

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use burn::tensor::ops::{FloatTensor, FloatTensorOps};
-use burn::tensor::{TensorData, TensorMetadata};
+use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
+use burn::tensor::{Shape, TensorData, TensorMetadata};
 use burn_ndarray::{NdArray, NdArrayTensor, SharedArray};
 
 use crate::cpu::{self, Stored};
 use crate::cpu_four_bit::{Blocks, Scales};
-use crate::{
-    BlockScales, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, cpu_attention,
-};
+use crate::{BlockScales, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
+use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_swiglu};
 
 type Cpu = NdArray<f32, i32>;
 
@@ -46,6 +45,45 @@ impl LowRankBackend for Cpu {
         }
     }
 
+    fn cross_entropy(logits: NdArrayTensor, targets: IntTensor<Self>) -> (NdArrayTensor, NdArrayTensor) {
+        let shape = logits.shape();
+        let NdArrayTensor::I32(targets) = targets else { unreachable!("targets are i32 on this backend") };
+        let targets: Vec<i32> = targets.into_shared().iter().copied().collect();
+        let mut grad = values(logits);
+        let loss = cpu_cross_entropy::in_place(&mut grad, &targets);
+        (tensor(vec![loss], [1]), tensor(grad, shape))
+    }
+
+    fn rms_norm(x: NdArrayTensor, weight: NdArrayTensor, eps: f64) -> NdArrayTensor {
+        let shape = x.shape();
+        tensor(cpu_norm::forward(&values(x), &values(weight), eps), shape)
+    }
+
+    fn rms_norm_input_gradient(
+        x: NdArrayTensor,
+        weight: NdArrayTensor,
+        grad: NdArrayTensor,
+        eps: f64,
+    ) -> NdArrayTensor {
+        let shape = x.shape();
+        tensor(cpu_norm::input_gradient(&values(x), &values(weight), &values(grad), eps), shape)
+    }
+
+    fn rms_norm_weight_gradient(x: NdArrayTensor, grad: NdArrayTensor, eps: f64) -> NdArrayTensor {
+        let cols = x.shape()[1];
+        tensor(cpu_norm::weight_gradient(&values(x), &values(grad), cols, eps), [cols])
+    }
+
+    fn swiglu(gate: NdArrayTensor, up: NdArrayTensor) -> NdArrayTensor {
+        let shape = gate.shape();
+        tensor(cpu_swiglu::forward(&values(gate), &values(up)), shape)
+    }
+
+    fn swiglu_gradients(gate: NdArrayTensor, up: NdArrayTensor, grad: NdArrayTensor) -> [NdArrayTensor; 2] {
+        let shape = gate.shape();
+        cpu_swiglu::gradients(&values(gate), &values(up), &values(grad)).map(|part| tensor(part, shape.clone()))
+    }
+
     fn fused_attention() -> Option<FusedAttention<Self>> {
         Some(FusedAttention { forward: attention, backward: attention_backward })
     }
@@ -72,7 +110,11 @@ fn values(x: NdArrayTensor) -> Vec<f32> {
 fn rows(values: Vec<f32>, at: &Positions) -> NdArrayTensor {
     let n = at.batch * at.len;
     let width = values.len() / n;
-    Cpu::float_from_data(TensorData::new(values, [n, width]), &Default::default())
+    tensor(values, [n, width])
+}
+
+fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> NdArrayTensor {
+    Cpu::float_from_data(TensorData::new(values, shape), &Default::default())
 }
 
 fn multiply(x: NdArrayTensor, weight: Stored<'_>, [rows, cols]: [usize; 2], side: Side) -> NdArrayTensor {
