@@ -12,6 +12,7 @@ pub enum Kind {
     Ranks,
     Saved,
     Sample,
+    Note,
     Warn,
     Done,
 }
@@ -26,6 +27,7 @@ impl Kind {
             Kind::Ranks => "ranks",
             Kind::Saved => "saved",
             Kind::Sample => "sample",
+            Kind::Note => "note",
             Kind::Warn => "warn",
             Kind::Done => "done",
         }
@@ -53,6 +55,7 @@ impl Line {
             Event::Sample { prompt, text, .. } => {
                 (Kind::Sample, format!("{} → {}", printable(prompt), printable(text)))
             }
+            Event::Note { text } => (Kind::Note, printable(text)),
             Event::Warning { code, text, count } => (Kind::Warn, format!("{code} ×{count}  {}", printable(text))),
             Event::RunEnded { status, seconds, verify } => {
                 let verify = verify.as_ref().map_or(String::new(), |verify| {

@@ -62,6 +62,10 @@ pub enum Event {
         prompt: String,
         text: String,
     },
+    /// Something worth knowing that is nothing to mend.
+    Note {
+        text: String,
+    },
     Warning {
         code: String,
         text: String,
@@ -84,7 +88,11 @@ impl Event {
             | Event::Norms { step, .. }
             | Event::Saved { step, .. }
             | Event::Sample { step, .. } => Some(*step),
-            Event::RunStarted(_) | Event::Pilot(_) | Event::Warning { .. } | Event::RunEnded { .. } => None,
+            Event::RunStarted(_)
+            | Event::Pilot(_)
+            | Event::Note { .. }
+            | Event::Warning { .. }
+            | Event::RunEnded { .. } => None,
         }
     }
 }
@@ -112,7 +120,11 @@ pub struct RunStarted {
 pub struct Memory {
     pub base: u64,
     pub adapter: u64,
+    /// Wherever its moments lie between steps.
     pub optimizer: u64,
+    /// The part of `optimizer` that lies in host memory; each step moves it to the device and back.
+    #[serde(default)]
+    pub optimizer_host: u64,
     /// Predicted activations at the largest batch.
     pub activations: u64,
     /// Predicted peak of the whole process.

@@ -31,6 +31,16 @@ pub struct DeviceInfo {
     pub description: String,
 }
 
+/// What a backend computes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Processor {
+    /// Code compiled with the program, on memory of the process.
+    Cpu,
+    /// Kernels compiled when they are first used, on memory of the device.
+    Gpu,
+}
+
 /// Threads that the CPU backends use.
 pub fn cpu_threads() -> usize {
     rayon::current_num_threads()
@@ -40,6 +50,7 @@ pub fn cpu_threads() -> usize {
 pub trait Runtime: Sync {
     /// `flex`, `ndarray`, `wgpu`, `cuda`.
     fn name(&self) -> &'static str;
+    fn processor(&self) -> Processor;
     /// Devices found now; empty when a driver is missing.
     fn devices(&self) -> Vec<DeviceInfo>;
     /// Loads a frozen base onto device number `device`.

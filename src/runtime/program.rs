@@ -6,7 +6,7 @@ use burn::tensor::ops::Device;
 use lowrank_kernels::TrainBackend;
 
 use super::learner::TensorLearner;
-use super::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Runtime};
+use super::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Processor, Runtime};
 use crate::adapters::{Injection, inject};
 use crate::models::llama::Llama;
 use crate::models::{self, ModelConfig};
@@ -17,6 +17,7 @@ pub trait Plug: Sync + 'static {
     type Backend: TrainBackend;
     /// `flex`, `ndarray`, `wgpu`, `cuda`.
     const NAME: &'static str;
+    const PROCESSOR: Processor;
     /// Devices found now, with what `--device` calls them.
     fn devices() -> Vec<(DeviceInfo, Device<Self::Backend>)>;
 }
@@ -39,6 +40,10 @@ impl<P> Default for Program<P> {
 impl<P: Plug> Runtime for Program<P> {
     fn name(&self) -> &'static str {
         P::NAME
+    }
+
+    fn processor(&self) -> Processor {
+        P::PROCESSOR
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {

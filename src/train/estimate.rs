@@ -8,7 +8,7 @@ use crate::adapters::{AdapterConfig, ModuleKind, Selected, trainable};
 use crate::data::Splits;
 use crate::events::Memory;
 use crate::models::ModelConfig;
-use crate::recipe::{BaseDtype, Recipe};
+use crate::recipe::{BaseDtype, Offload, Recipe};
 
 /// The program itself: code, allocator, thread stacks, tokenizer and rows.
 const PROCESS: u64 = 56 << 20;
@@ -63,8 +63,9 @@ pub fn estimate(
     let activations = activations(config, recipe, &batch);
     // Gradients live beside the parameters only between backward and step.
     let (gradients, optimizer) = (4 * trainable as u64, 8 * trainable as u64);
+    let optimizer_host = if recipe.optim.offload == Offload::Host { optimizer } else { 0 };
     let peak = PROCESS + base + adapter + gradients + optimizer + activations;
-    Memory { base, adapter, optimizer, activations, peak, retained_by_layer }
+    Memory { base, adapter, optimizer, optimizer_host, activations, peak, retained_by_layer }
 }
 
 /// Bytes that each module's adapter keeps between forward and backward.
@@ -145,6 +146,11 @@ mod tests {
         // Three rows are all there is.
         let [all, more] = [3, 100].map(|batch| memory(|recipe| recipe.train.batch = batch).activations);
         assert_eq!(all, more);
+        let hosted = memory(|recipe| recipe.optim.offload = Offload::Host);
+        assert_eq!(
+            (plain.optimizer_host, hosted.optimizer_host, hosted.optimizer),
+            (0, plain.optimizer, plain.optimizer)
+        );
         let none = memory(|recipe| recipe.adapter = AdapterConfig::none());
         assert!(none.adapter == 0 && none.optimizer == 0 && none.activations < plain.activations);
     }

@@ -58,6 +58,7 @@ impl Run<'_> {
     pub fn train(mut self, bus: &Bus, control: &Control) -> Result<Outcome> {
         let mut evals = Evals { first: None, last: None };
         bus.emit(self.started_event());
+        self.job.notes().into_iter().for_each(|note| bus.emit(note));
         let left = match self.pilot(bus, control) {
             Ok(Left::Done) => {
                 // The records of a resumed run hold them already.

@@ -27,6 +27,7 @@ macro_rules! on {
                 random_projections_are_shared_and_stay,
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,
                 accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip,
+                moments_on_the_host_change_nothing,
                 the_trainable_set_is_known_beforehand, norms_train_whole;
             delta_lora: resumes_to_the_bit, micro_batches_are_one_step, only_optimizer_steps_count,
                 is_read_back_as_lora, the_shared_base_stays;

@@ -3,7 +3,7 @@
 use burn_autodiff::Autodiff;
 use burn_cuda::{Cuda, CudaDevice};
 use cudarc::driver::CudaContext;
-use lowrank::runtime::{DeviceInfo, Plug, Program, Runtime};
+use lowrank::runtime::{DeviceInfo, Plug, Processor, Program, Runtime};
 
 /// The backend as `--device cuda[:n]` finds it.
 pub static RUNTIME: &dyn Runtime = &Program::<CudaPlug>::new();
@@ -13,6 +13,7 @@ struct CudaPlug;
 impl Plug for CudaPlug {
     type Backend = Autodiff<Cuda>;
     const NAME: &'static str = "cuda";
+    const PROCESSOR: Processor = Processor::Gpu;
 
     fn devices() -> Vec<(DeviceInfo, CudaDevice)> {
         // SAFETY: only looks for the driver's shared library; without it every other call would panic.

@@ -2,7 +2,7 @@
 
 use burn_autodiff::Autodiff;
 use burn_wgpu::{Wgpu, WgpuDevice};
-use lowrank::runtime::{DeviceInfo, Plug, Program, Runtime};
+use lowrank::runtime::{DeviceInfo, Plug, Processor, Program, Runtime};
 use wgpu::DeviceType;
 
 /// The backend as `--device wgpu[:n]` finds it.
@@ -13,6 +13,7 @@ struct WgpuPlug;
 impl Plug for WgpuPlug {
     type Backend = Autodiff<Wgpu>;
     const NAME: &'static str = "wgpu";
+    const PROCESSOR: Processor = Processor::Gpu;
 
     /// Adapters by kind, the strongest first; burn numbers them within their kind.
     fn devices() -> Vec<(DeviceInfo, WgpuDevice)> {
