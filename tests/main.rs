@@ -2,6 +2,7 @@
 
 mod layout;
 mod pilot;
+mod quantised;
 mod suite;
 
 use lowrank::runtime::Runtime;

@@ -7,17 +7,17 @@ use lowrank_kernels::LowRankBackend;
 use super::llama::{Block, Decoder, Llama, Mlp};
 use super::{ModelConfig, WeightSource};
 use crate::nn::{Attention, Embedding, Linear, RmsNorm, Storage, Weight};
-use crate::recipe::BaseDtype;
+use crate::recipe::BaseStorage;
 use crate::{Error, Result};
 
 /// The frozen base: every tensor the architecture names, in the asked storage.
 pub fn load<B: LowRankBackend>(
     config: &ModelConfig,
     source: &dyn WeightSource,
-    dtype: BaseDtype,
+    storage: BaseStorage,
     device: &B::Device,
 ) -> Result<Llama<B>> {
-    let reader = Reader { config, source, storage: Storage::new(dtype, device) };
+    let reader = Reader { config, source, storage: Storage::new(storage, device) };
     let layers = (0..config.num_hidden_layers).map(|i| reader.block(i)).collect::<Result<_>>()?;
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let model = Decoder {
@@ -26,7 +26,7 @@ pub fn load<B: LowRankBackend>(
         norm: reader.norm("model.norm")?,
     };
     let tied = config.tie_word_embeddings;
-    let lm_head = if tied { None } else { Some(reader.linear("lm_head", [vocab, hidden], Bias::No)?) };
+    let lm_head = if tied { None } else { Some(Linear::new(reader.weight("lm_head", [vocab, hidden])?, None)) };
     Ok(Llama { model, lm_head })
 }
 
@@ -83,12 +83,14 @@ impl<B: LowRankBackend> Reader<'_, B> {
         })
     }
 
+    /// A linear layer of a block.
     fn linear(&self, path: &str, shape: [usize; 2], bias: Bias) -> Result<Linear<B>> {
         let bias = match bias {
             Bias::Yes => Some(self.vector(&format!("{path}.bias"), shape[0])?),
             Bias::No => None,
         };
-        Ok(Linear::new(self.weight(path, shape)?, bias))
+        let values = self.read(&format!("{path}.weight"), &shape)?;
+        Ok(Linear::new(self.storage.linear(values, shape), bias))
     }
 
     fn weight(&self, path: &str, shape: [usize; 2]) -> Result<Weight<B>> {

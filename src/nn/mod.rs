@@ -2,6 +2,7 @@
 
 mod attention;
 mod embedding;
+mod four_bit;
 mod linear;
 mod meter;
 mod norm;
@@ -11,6 +12,7 @@ mod weight;
 
 pub use attention::{Attention, LayerCache, NewTokens, positions};
 pub use embedding::Embedding;
+pub use four_bit::{PackedFourBit, PackedNested, PackedScales};
 pub use linear::Linear;
 pub use meter::Meter;
 pub use norm::RmsNorm;

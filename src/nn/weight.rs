@@ -1,17 +1,21 @@
-//! A weight matrix: f32 (frozen or training), or frozen bfloat16 packed in integers.
+//! A weight matrix: f32 (frozen or training), or frozen and packed in integers.
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
+use lowrank_kernels::four_bit::Quantised;
 use lowrank_kernels::{FrozenWeight, LowRankBackend, Side, bf16, frozen_matmul, frozen_rows};
 
-use crate::recipe::BaseDtype;
+use super::four_bit::{Books, PackedFourBit};
+use crate::recipe::{BaseCompute, BaseDtype, BaseStorage, Quant};
 
 /// `[rows, cols]`; for a linear layer `[out, in]`.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each layer, and burn has no modules in boxes")]
 pub enum Weight<B: Backend> {
     Dense(Param<Tensor<B, 2>>),
     Bf16(PackedBf16<B>),
+    FourBit(PackedFourBit<B>),
 }
 
 /// Two bfloat16 values per integer; `table` decodes them where a backend cannot reinterpret bits.
@@ -21,19 +25,38 @@ pub struct PackedBf16<B: Backend> {
     pub table: Param<Tensor<B, 1>>,
     pub rows: usize,
     pub cols: usize,
+    #[module(skip)]
+    pub compute: BaseCompute,
 }
 
-/// Makes frozen weights on one device; the decoding table is made once and shared.
+/// Makes frozen weights on one device; decoding tables are made once and shared.
 #[derive(Clone, Debug)]
 pub struct Storage<B: Backend> {
     pub device: B::Device,
     table: Option<Tensor<B, 1>>,
+    books: Books<B>,
+    quant: Option<Quant>,
+    compute: BaseCompute,
 }
 
 impl<B: Backend> Storage<B> {
-    pub fn new(dtype: BaseDtype, device: &B::Device) -> Self {
+    pub fn new(storage: impl Into<BaseStorage>, device: &B::Device) -> Self {
+        let BaseStorage { dtype, quant, compute } = storage.into();
         let table = (dtype == BaseDtype::Bf16).then(|| Tensor::from_data(TensorData::from(&bf16::table()[..]), device));
-        Self { device: device.clone(), table }
+        Self { device: device.clone(), table, books: Books::new(device), quant, compute }
+    }
+
+    /// Frozen matrix from row-major values; a linear layer's where the recipe may ask for four bits.
+    pub fn linear(&self, values: Vec<f32>, shape: [usize; 2]) -> Weight<B> {
+        match self.quant {
+            None => self.weight(values, shape),
+            Some(quant) => self.four_bit(&Quantised::new(&values, quant.format()), shape),
+        }
+    }
+
+    /// Frozen matrix from four-bit codes.
+    pub fn four_bit(&self, quantised: &Quantised, shape: [usize; 2]) -> Weight<B> {
+        Weight::FourBit(PackedFourBit::new(quantised, shape, self.compute, &self.books, &self.device))
     }
 
     /// Frozen matrix from row-major values.
@@ -42,9 +65,9 @@ impl<B: Backend> Storage<B> {
             None => Weight::Dense(frozen(Tensor::from_data(TensorData::new(values, [rows, cols]), &self.device))),
             Some(table) => {
                 let codes = bf16::pack(&values);
-                let codes = Tensor::from_data(TensorData::from(&codes[..]), &self.device);
-                let codes = Param::initialized(ParamId::new(), codes);
-                Weight::Bf16(PackedBf16 { codes, table: frozen(table.clone()), rows, cols })
+                let codes = Param::initialized(ParamId::new(), integers(&codes, &self.device));
+                let (table, compute) = (frozen(table.clone()), self.compute);
+                Weight::Bf16(PackedBf16 { codes, table, rows, cols, compute })
             }
         }
     }
@@ -55,8 +78,12 @@ impl<B: Backend> Storage<B> {
     }
 }
 
-fn frozen<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Param<Tensor<B, D>> {
+pub(super) fn frozen<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Param<Tensor<B, D>> {
     Param::initialized(ParamId::new(), tensor).set_require_grad(false)
+}
+
+pub(super) fn integers<B: Backend>(values: &[i32], device: &B::Device) -> Tensor<B, 1, Int> {
+    Tensor::from_data(TensorData::from(values), device)
 }
 
 impl<B: Backend> Weight<B> {
@@ -64,6 +91,7 @@ impl<B: Backend> Weight<B> {
         match self {
             Weight::Dense(weight) => weight.dims(),
             Weight::Bf16(packed) => [packed.rows, packed.cols],
+            Weight::FourBit(packed) => [packed.rows, packed.cols],
         }
     }
 
@@ -76,15 +104,16 @@ impl<B: Backend> Weight<B> {
         match self {
             Weight::Dense(weight) => weight.device(),
             Weight::Bf16(packed) => packed.codes.device(),
+            Weight::FourBit(packed) => packed.codes.device(),
         }
     }
 
-    /// Bytes of the values as stored (the shared decoding table not counted).
+    /// Bytes of the values as stored (shared decoding tables not counted).
     pub fn bytes(&self) -> u64 {
-        let [rows, cols] = self.shape();
         match self {
-            Weight::Dense(_) => 4 * (rows * cols) as u64,
-            Weight::Bf16(_) => 4 * (rows * cols).div_ceil(2) as u64,
+            Weight::Dense(weight) => 4 * weight.shape().num_elements() as u64,
+            Weight::Bf16(packed) => 4 * packed.codes.dims()[0] as u64,
+            Weight::FourBit(packed) => packed.bytes(),
         }
     }
 
@@ -95,9 +124,9 @@ impl<B: Backend> Weight<B> {
             Weight::Bf16(packed) => Weight::Bf16(PackedBf16 {
                 codes: Param::initialized(ParamId::new(), packed.codes.val()),
                 table: frozen(packed.table.val()),
-                rows: packed.rows,
-                cols: packed.cols,
+                ..*packed
             }),
+            Weight::FourBit(packed) => Weight::FourBit(packed.shared()),
         }
     }
 
@@ -109,7 +138,9 @@ impl<B: Backend> Weight<B> {
                 table: packed.table.val().into_primitive().tensor(),
                 rows: packed.rows,
                 cols: packed.cols,
+                compute: packed.compute.into(),
             },
+            Weight::FourBit(packed) => FrozenWeight::FourBit(packed.frozen()),
         }
     }
 }
@@ -132,7 +163,7 @@ impl<B: LowRankBackend> Weight<B> {
     pub fn rows(&self, ids: Tensor<B, 1, Int>) -> Tensor<B, 2> {
         match self {
             Weight::Dense(weight) => weight.val().select(0, ids),
-            Weight::Bf16(_) => frozen_rows(self.frozen(), ids),
+            _ => frozen_rows(self.frozen(), ids),
         }
     }
 
@@ -140,8 +171,8 @@ impl<B: LowRankBackend> Weight<B> {
     pub fn dense(&self) -> Tensor<B, 2> {
         match self {
             Weight::Dense(weight) => weight.val(),
-            Weight::Bf16(packed) => {
-                let ids = Tensor::arange(0..packed.rows as i64, &packed.codes.device());
+            _ => {
+                let ids = Tensor::arange(0..self.shape()[0] as i64, &self.device());
                 frozen_rows(self.frozen(), ids)
             }
         }

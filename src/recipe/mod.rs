@@ -3,6 +3,7 @@
 //! `tree` reads the TOML and remembers where everything was written, `shape` compares it with the
 //! `schema` that `plan`'s types derive, `validate` checks values, `resolve` runs them in this order.
 
+mod base;
 mod plan;
 mod reserved;
 mod resolve;
@@ -15,6 +16,7 @@ mod tests;
 mod tree;
 mod validate;
 
+pub use base::{Base, BaseCompute, BaseDtype, BaseStorage, Blocks, Quant};
 pub use plan::*;
 pub use resolve::{Resolved, load, parse};
 pub use schema::{keys, schema, schema_of};

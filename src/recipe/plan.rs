@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Base, BaseDtype};
 use crate::adapters::AdapterConfig;
 
 /// A resolved recipe: defaults, then the file, then `--set`.
@@ -60,18 +61,6 @@ pub struct Model {
     #[serde(default)]
     pub dtype: BaseDtype,
 }
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum BaseDtype {
-    #[default]
-    F32,
-    Bf16,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Base {}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

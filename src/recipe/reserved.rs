@@ -2,10 +2,9 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 11] = [
+const RESERVED: [&str; 10] = [
     "adapter.lora.init=loftq",
     "adapter.dora.init=loftq",
-    "base.quant",
     "task=seq_cls",
     "task=token_cls",
     "task=question_ans",
@@ -30,8 +29,8 @@ mod tests {
 
     #[test]
     fn knows_keys_and_values() {
-        assert!(key("base.quant") && key("variant") && !key("adapter.lora"));
-        assert!(value("adapter.lora.init", "loftq") && value("task", "seq_cls") && value("base", "quant"));
+        assert!(key("variant") && !key("adapter.lora"));
+        assert!(value("adapter.lora.init", "loftq") && value("task", "seq_cls"));
         assert!(!value("adapter.lora.init", "gaussian"));
     }
 }

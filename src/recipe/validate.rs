@@ -1,8 +1,10 @@
 //! Values that have the right type and still cannot be meant: out of range, or contradicting each other.
 
+use lowrank_kernels::four_bit::BLOCKS;
+
 use super::shape::Problem;
 use super::tree::{Part, child};
-use super::{EvalData, Format, Offload, Recipe, Schedule};
+use super::{BaseCompute, EvalData, Format, Offload, Recipe, Schedule};
 use crate::adapters::{AdapterConfig, Shared, Spec, Targets};
 use crate::error::InputError;
 use crate::{Error, Result};
@@ -18,6 +20,7 @@ pub(super) fn check(recipe: &Recipe) -> Vec<Problem> {
         found.push("version", InputError::new("this version reads recipes of format 1").found(recipe.version));
     }
     adapter(&recipe.adapter, recipe.train.max_steps, &mut found);
+    base(recipe, &mut found);
     data(recipe, &mut found);
     optim(recipe, &mut found);
     train(recipe, &mut found);
@@ -146,6 +149,25 @@ fn selection(shared: &Shared, found: &mut Findings) {
     if shared.layers.is_empty() && !shared.layers_pattern.is_empty() {
         let what = "`layers_pattern` says where the layer number stands, but `layers` lists none";
         found.contradiction("layers_pattern", what, "add `layers = [0, 1]`, or leave `layers_pattern` out");
+    }
+}
+
+fn base(recipe: &Recipe, found: &mut Findings) {
+    if let Some(quant) = recipe.base.quant {
+        let block = quant.blocks().block;
+        if !BLOCKS.contains(&block) {
+            let path = format!("base.quant.{}.block", quant.format().code.name());
+            let expected = BLOCKS.map(|block| block.to_string()).join(", ");
+            found.push(&path, InputError::new("no such block size").found(block).expected(expected));
+        }
+        if matches!(recipe.adapter, AdapterConfig::Full(_)) {
+            let what = "`base.quant` stores frozen weights, and [adapter.full] freezes none";
+            found.contradiction("base.quant", what, "leave it out");
+        }
+    }
+    if recipe.base.compute != BaseCompute::F32 && recipe.storage().is_dense() {
+        let what = "`base.compute` is about packed weights, and this base is plain f32";
+        found.contradiction("base.compute", what, "add `base.quant`, or `model.dtype = \"bf16\"`");
     }
 }
 

@@ -4,7 +4,6 @@ use super::{Job, Run};
 use crate::adapters::{AdapterConfig, compact, trainable};
 use crate::events::Banner;
 use crate::events::units::{bytes, count, rate};
-use crate::recipe::BaseDtype;
 
 impl Job {
     /// Lines about everything but the run directory, which does not exist yet.
@@ -15,10 +14,10 @@ impl Job {
             1 => format!("{} (1 override)", self.name),
             n => format!("{} ({n} overrides)", self.name),
         };
-        let dtype = if self.recipe.model.dtype == BaseDtype::Bf16 { "bf16" } else { "f32" };
+        let storage = self.recipe.storage().describe();
         let frozen = if matches!(self.recipe.adapter, AdapterConfig::Full(_)) { "all trains" } else { "base frozen" };
         let model = format!(
-            "{} · {} · {} layers · {} parameters · {dtype} · {frozen}",
+            "{} · {} · {} layers · {} parameters · {storage} · {frozen}",
             self.recipe.model.path,
             config.model_type,
             config.num_hidden_layers,

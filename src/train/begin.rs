@@ -105,7 +105,7 @@ impl Job {
         let spec = BaseSpec {
             config: &self.opened.config,
             weights: self.opened.weights.as_ref(),
-            dtype: self.recipe.model.dtype,
+            storage: self.recipe.storage(),
         };
         let base = self.target.runtime.load(self.target.index, &spec)?;
         let values = initial.as_ref().map(|initial| &initial.values);

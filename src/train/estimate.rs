@@ -8,7 +8,7 @@ use crate::adapters::{AdapterConfig, ModuleKind, Selected, trainable};
 use crate::data::Splits;
 use crate::events::Memory;
 use crate::models::ModelConfig;
-use crate::recipe::{BaseDtype, Offload, Recipe};
+use crate::recipe::{BaseDtype, BaseStorage, Offload, Recipe};
 
 /// The program itself: code, allocator, thread stacks, tokenizer and rows.
 const PROCESS: u64 = 56 << 20;
@@ -24,8 +24,19 @@ pub fn parameters(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Sel
     (trained.values().map(|shape| size(shape)).sum(), base.values().sum::<usize>() + beside + frozen)
 }
 
-fn base_parameters(config: &ModelConfig) -> usize {
-    config.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+/// Bytes of the base on the device.
+fn base_bytes(config: &ModelConfig, storage: BaseStorage) -> u64 {
+    let per_weight = if storage.dtype == BaseDtype::Bf16 { 2 } else { 4 };
+    let bytes = |(name, shape): (String, Vec<usize>)| {
+        let len: usize = shape.iter().product();
+        match storage.quant {
+            Some(quant) if shape.len() == 2 && name.starts_with("model.layers.") => quant.format().bytes(len),
+            // Norms and biases stay f32.
+            _ if shape.len() == 1 => 4 * len as u64,
+            _ => (per_weight * len) as u64,
+        }
+    };
+    config.tensors().into_iter().map(bytes).sum()
 }
 
 /// The largest batch of the training set.
@@ -54,8 +65,7 @@ pub fn estimate(
     trainable: usize,
     selected: &[Selected],
 ) -> Memory {
-    let per_weight = if recipe.model.dtype == BaseDtype::Bf16 { 2 } else { 4 };
-    let base = (base_parameters(config) * per_weight) as u64;
+    let base = base_bytes(config, recipe.storage());
     let batch = Batch::largest(recipe, splits);
     let retained_by_layer = retained(&recipe.adapter, selected, &batch);
     let frozen = recipe.adapter.spec().map_or(0, |spec| spec.frozen_parameters(selected));
@@ -106,6 +116,11 @@ mod tests {
     use crate::adapters::tiny;
     use crate::adapters::{LoraConfig, Module, Origin};
     use crate::data::{Dataset, Report, Sequence};
+    use crate::recipe::{Blocks, Quant};
+
+    fn base_parameters(config: &ModelConfig) -> usize {
+        config.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
 
     fn memory(change: impl FnOnce(&mut Recipe)) -> Memory {
         let mut recipe = crate::recipe::parse(
@@ -140,7 +155,13 @@ mod tests {
     #[test]
     fn what_saves_memory_is_seen_to() {
         let plain = memory(|_| {});
-        assert_eq!(memory(|recipe| recipe.model.dtype = BaseDtype::Bf16).base, plain.base / 2);
+        let bf16 = memory(|recipe| recipe.model.dtype = BaseDtype::Bf16).base;
+        assert_eq!(bf16, plain.base / 2 + 2 * 5 * 96);
+        let nf4 = memory(|recipe| recipe.base.quant = Some(Quant::Nf4(Blocks::default()))).base;
+        let layer = 96 * (96 + 48 + 48 + 96) + 3 * 96 * 256;
+        // 4 + 8 / 64 + 32 / (64 · 256) bits in each weight of a block, and an offset in each of 14 matrices.
+        let quantised = 2.0 * layer as f64 * 4.127 / 8.0 + 14.0 * 4.0;
+        assert!((nf4 as f64 - quantised - 4.0 * (2.0 * 512.0 * 96.0 + 5.0 * 96.0)).abs() < 14.0 * 12.0, "{nf4}");
         assert!(memory(|recipe| recipe.train.gradient_checkpointing = true).activations < plain.activations);
         assert!(memory(|recipe| recipe.train.batch = 1).activations < plain.activations);
         // Three rows are all there is.

@@ -8,7 +8,7 @@ use crate::adapters::AdapterConfig;
 use crate::adapters::peft::{self, PeftConfig};
 use crate::checkpoint::Layout;
 use crate::models::{self, Opened};
-use crate::recipe::{BaseDtype, Recipe};
+use crate::recipe::Recipe;
 use crate::runtime::{BaseSpec, Learner};
 use crate::{Error, Result};
 
@@ -73,8 +73,8 @@ impl Subject {
 
     /// The model on a device, adapter attached; with warnings about the adapter's file.
     pub fn load(&self, target: &Target) -> Result<(Box<dyn Learner>, Vec<String>)> {
-        let dtype = self.recipe.as_ref().map_or(BaseDtype::F32, |recipe| recipe.model.dtype);
-        let spec = BaseSpec { config: &self.opened.config, weights: self.opened.weights.as_ref(), dtype };
+        let storage = self.recipe.as_ref().map(Recipe::storage).unwrap_or_default();
+        let spec = BaseSpec { config: &self.opened.config, weights: self.opened.weights.as_ref(), storage };
         let base = target.runtime.load(target.index, &spec)?;
         match &self.adapter {
             None => Ok((attach_none(base.as_ref())?, Vec::new())),

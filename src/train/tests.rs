@@ -7,13 +7,14 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use super::{Begun, Job, Options, Outcome, Target};
-use crate::Result;
+use crate::{Error, Result};
 use crate::adapters::Selected;
 use crate::data::Batch;
 use crate::events::{self, Bus, Control, Event, Record, Request, Sink, Status};
 use crate::recipe::Shipped;
 use crate::runtime::{
     AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Micro, MicroResult, Processor, Runtime, Sampling,
+    SelfTest,
 };
 use crate::tensors::HostTensors;
 
@@ -28,6 +29,9 @@ impl Runtime for Still {
     }
     fn devices(&self) -> Vec<DeviceInfo> {
         Vec::new()
+    }
+    fn self_test(&self, _: usize) -> Result<SelfTest> {
+        Err(Error::Failed("it computes nothing".into()))
     }
     fn load(&self, _: usize, _: &BaseSpec<'_>) -> Result<Box<dyn Base>> {
         Ok(Box::new(Still(self.0)))
@@ -122,7 +126,7 @@ fn job_on(runtime: &'static Still, folder: &Path, sets: &[String]) -> Job {
     let recipe = folder.join("my.toml");
     std::fs::write(&recipe, RECIPE).unwrap();
     let resolved = Shipped(&[]).load(recipe.to_str().unwrap(), sets).unwrap();
-    let device = DeviceInfo { name: "still".into(), description: String::new() };
+    let device = DeviceInfo { name: "still".into(), ..DeviceInfo::default() };
     Job::prepare(&resolved, &Target { runtime, index: 0, device }).unwrap()
 }
 

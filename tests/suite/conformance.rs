@@ -8,7 +8,7 @@ use lowrank::adapters::peft::{self, AdapterTensors, PeftConfig};
 use lowrank::adapters::{AdapterConfig, Module, trainable};
 use lowrank::data::Batch;
 use lowrank::models::{Opened, Safetensors};
-use lowrank::recipe::{BaseDtype, Optim};
+use lowrank::recipe::{BaseDtype, BaseStorage, Optim};
 use lowrank::runtime::{AdapterSpec, Base, BaseSpec, Learner, Micro, Runtime};
 use lowrank::tensors::HostTensors;
 use lowrank::train::attach_saved;
@@ -138,7 +138,7 @@ impl Bench<'_> {
     }
 
     fn load(&self, weights: &Safetensors) -> Box<dyn Base> {
-        let spec = BaseSpec { config: &self.opened.config, weights, dtype: BaseDtype::F32 };
+        let spec = BaseSpec { config: &self.opened.config, weights, storage: BaseStorage::default() };
         self.runtime.load(0, &spec).unwrap()
     }
 }

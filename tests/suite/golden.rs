@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use lowrank::adapters::AdapterConfig;
 use lowrank::data::{Batch, IGNORE};
 use lowrank::models::{self, Opened};
-use lowrank::recipe::{BaseDtype, Optim};
+use lowrank::recipe::{BaseDtype, BaseStorage, Optim};
 use lowrank::runtime::{AdapterSpec, Base, BaseSpec, Learner, Runtime};
 use safetensors::SafeTensors;
 
@@ -91,8 +91,8 @@ pub fn open(name: &str) -> Opened {
     models::open(&e2e(name).join("base").display().to_string(), &PathBuf::from("/")).unwrap()
 }
 
-pub fn load(runtime: &dyn Runtime, opened: &Opened, dtype: BaseDtype) -> Box<dyn Base> {
-    let spec = BaseSpec { config: &opened.config, weights: opened.weights.as_ref(), dtype };
+pub fn load(runtime: &dyn Runtime, opened: &Opened, storage: impl Into<BaseStorage>) -> Box<dyn Base> {
+    let spec = BaseSpec { config: &opened.config, weights: opened.weights.as_ref(), storage: storage.into() };
     runtime.load(0, &spec).unwrap()
 }
 

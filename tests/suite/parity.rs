@@ -4,7 +4,7 @@ use lowrank::adapters::AdapterConfig;
 use lowrank::data::Batch;
 use lowrank::models::ModelConfig;
 use lowrank::recipe::BaseDtype;
-use lowrank::runtime::{Micro, Runtime, Sampling};
+use lowrank::runtime::{BaseSpec, Micro, Runtime, Sampling};
 use lowrank::train::attach_saved;
 
 use super::golden::{self, Fixtures, assert_close, attach, e2e, load, open, plain};
@@ -31,8 +31,7 @@ pub fn rope_scaling(runtime: &dyn Runtime) {
     for kind in ["linear", "llama3"] {
         let path = e2e("llama_extra").join(format!("config_rope_{kind}.json"));
         let config = ModelConfig::from_json(&std::fs::read(&path).unwrap(), &path).unwrap();
-        let spec =
-            lowrank::runtime::BaseSpec { config: &config, weights: opened.weights.as_ref(), dtype: BaseDtype::F32 };
+        let spec = BaseSpec { config: &config, weights: opened.weights.as_ref(), storage: BaseDtype::F32.into() };
         let base = runtime.load(0, &spec).unwrap();
         let learner = attach(base.as_ref(), &AdapterConfig::none(), 0);
         let logits = learner.logits(&golden.batch("input_ids", "labels")).unwrap();

@@ -352,7 +352,7 @@ pub fn norms_train_whole(runtime: &dyn Runtime) {
     let out = folder.path().join("merged");
     merge(opened.weights.as_ref(), &opened.config, &(saved_as, tensors), OutDtype::F32, &out, &mut |_, _| {}).unwrap();
     let merged = models::Safetensors::open_dir(&out).unwrap();
-    let spec = BaseSpec { config: &opened.config, weights: &merged, dtype: BaseDtype::F32 };
+    let spec = BaseSpec { config: &opened.config, weights: &merged, storage: BaseDtype::F32.into() };
     let merged = attach(runtime.load(0, &spec).unwrap().as_ref(), &AdapterConfig::none(), 0);
     assert_close(&merged.logits(&batch).unwrap(), &trained, 1e-4, "merged");
 }

@@ -16,6 +16,6 @@ impl Plug for FlexPlug {
 
     fn devices() -> Vec<(DeviceInfo, FlexDevice)> {
         let description = format!("CPU, {} threads", lowrank::runtime::cpu_threads());
-        vec![(DeviceInfo { name: "flex".into(), description }, FlexDevice)]
+        vec![(DeviceInfo { name: "flex".into(), description, ..DeviceInfo::default() }, FlexDevice)]
     }
 }

@@ -11,7 +11,9 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
 use crate::term::{self, Wanted};
-use crate::{Factors, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
+use crate::{
+    BlockScales, Compute, Factors, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side,
+};
 
 #[derive(Debug)]
 struct FrozenMatmul;
@@ -145,13 +147,29 @@ fn attention_backward<B: LowRankBackend, C: CheckpointStrategy>(
 fn inner<B: LowRankBackend, C: CheckpointStrategy>(weight: FrozenWeight<Autodiff<B, C>>) -> FrozenWeight<B> {
     match weight {
         FrozenWeight::Dense(weight) => FrozenWeight::Dense(weight.primitive),
-        FrozenWeight::Bf16 { codes, table, rows, cols } => {
-            FrozenWeight::Bf16 { codes, table: table.primitive, rows, cols }
+        FrozenWeight::Bf16 { codes, table, rows, cols, compute } => {
+            FrozenWeight::Bf16 { codes, table: table.primitive, rows, cols, compute }
+        }
+        FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
+            let scales = match scales {
+                BlockScales::F32(scales) => BlockScales::F32(scales.primitive),
+                BlockScales::Nested { codes, scales, map, offset } => BlockScales::Nested {
+                    codes,
+                    scales: scales.primitive,
+                    map: map.primitive,
+                    offset: offset.primitive,
+                },
+            };
+            FrozenWeight::FourBit(FourBit { codes, scales, book: book.primitive, block, rows, cols, compute })
         }
     }
 }
 
 impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C> {
+    fn computes_in(compute: Compute, device: &Device<Self>) -> bool {
+        B::computes_in(compute, device)
+    }
+
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
         let weight = inner(weight);
         let y = B::frozen_matmul(x.primitive, weight.clone(), side);

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use gemm::{Parallelism, gemm};
 
+use crate::cpu_four_bit::Blocks;
 use crate::{Side, bf16};
 
 /// Rows of a packed weight that are decoded at a time: 128 rows of 2048 columns are 1 MiB.
@@ -14,27 +15,38 @@ pub(crate) enum Stored<'a> {
     #[cfg_attr(not(feature = "ndarray"), allow(dead_code))]
     Dense(&'a [f32]),
     Bf16(&'a [i32]),
+    FourBit(Blocks<'a>),
 }
 
 /// `x [m, in] · Wᵀ` or `g [m, out] · W`; packed weights are decoded tile by tile.
 pub(crate) fn linear(x: &[f32], m: usize, weight: Stored<'_>, [out, cols]: [usize; 2], side: Side) -> Vec<f32> {
     let width = if side == Side::Forward { out } else { cols };
     let mut y = vec![0.0; m * width];
-    match weight {
-        Stored::Dense(weight) => tile(&mut y, x, m, weight, [0, out], [out, cols], side),
-        Stored::Bf16(codes) => {
-            thread_local!(static TILE_VALUES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
-            TILE_VALUES.with_borrow_mut(|values| {
-                for start in (0..out).step_by(TILE) {
-                    let end = out.min(start + TILE);
-                    values.resize((end - start) * cols, 0.0);
-                    bf16::unpack(codes, start * cols, values);
-                    tile(&mut y, x, m, values, [start, end], [out, cols], side);
-                }
-            });
+    if let Stored::Dense(weight) = weight {
+        tile(&mut y, x, m, weight, [0, out], [out, cols], side);
+        return y;
+    }
+    thread_local!(static TILE_VALUES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
+    TILE_VALUES.with_borrow_mut(|values| {
+        for start in (0..out).step_by(TILE) {
+            let end = out.min(start + TILE);
+            values.resize((end - start) * cols, 0.0);
+            weight.decode(start * cols, values);
+            tile(&mut y, x, m, values, [start, end], [out, cols], side);
+        }
+    });
+    y
+}
+
+impl Stored<'_> {
+    /// Elements `start..start + values.len()`.
+    fn decode(&self, start: usize, values: &mut [f32]) {
+        match self {
+            Stored::Dense(weight) => values.copy_from_slice(&weight[start..start + values.len()]),
+            Stored::Bf16(codes) => bf16::unpack(codes, start, values),
+            Stored::FourBit(blocks) => blocks.decode(start, values),
         }
     }
-    y
 }
 
 /// The part of the product that rows `start..end` of `W` contribute.

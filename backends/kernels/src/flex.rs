@@ -7,7 +7,10 @@ use burn::tensor::ops::{FloatTensor, FloatTensorOps};
 use burn_flex::{Flex, FlexTensor};
 
 use crate::cpu::{self, Stored};
-use crate::{FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, cpu_attention};
+use crate::cpu_four_bit::{Blocks, Scales};
+use crate::{
+    BlockScales, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, cpu_attention,
+};
 
 impl LowRankBackend for Flex {
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
@@ -17,12 +20,22 @@ impl LowRankBackend for Flex {
             }
             FrozenWeight::Dense(weight) => Self::float_matmul(x, weight),
             FrozenWeight::Bf16 { codes, rows, cols, .. } => {
-                let (x, codes) = (x.to_contiguous(), codes.to_contiguous());
-                let m = x.layout().shape()[0];
-                let stored = Stored::Bf16(codes.storage::<i32>());
-                let y = cpu::linear(x.storage::<f32>(), m, stored, [rows, cols], side);
-                let width = if side == Side::Forward { rows } else { cols };
-                FlexTensor::from_data(TensorData::new(y, [m, width]))
+                let codes = codes.to_contiguous();
+                multiply(x, Stored::Bf16(codes.storage::<i32>()), [rows, cols], side)
+            }
+            FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, .. }) => {
+                // Made in one piece and never written, so their storage is theirs alone and in order.
+                let scales = match &scales {
+                    BlockScales::F32(scales) => Scales::F32(scales.storage::<f32>()),
+                    BlockScales::Nested { codes, scales, map, offset } => Scales::Nested {
+                        codes: codes.storage::<i32>(),
+                        scales: scales.storage::<f32>(),
+                        map: map.storage::<f32>(),
+                        offset: offset.storage::<f32>()[0],
+                    },
+                };
+                let (codes, book) = (codes.storage::<i32>(), book.storage::<f32>());
+                multiply(x, Stored::FourBit(Blocks { codes, scales, book, block }), [rows, cols], side)
             }
         }
     }
@@ -30,6 +43,14 @@ impl LowRankBackend for Flex {
     fn fused_attention() -> Option<FusedAttention<Self>> {
         Some(FusedAttention { forward: attention, backward: attention_backward })
     }
+}
+
+fn multiply(x: FlexTensor, weight: Stored<'_>, [rows, cols]: [usize; 2], side: Side) -> FlexTensor {
+    let x = x.to_contiguous();
+    let m = x.layout().shape()[0];
+    let y = cpu::linear(x.storage::<f32>(), m, weight, [rows, cols], side);
+    let width = if side == Side::Forward { rows } else { cols };
+    FlexTensor::from_data(TensorData::new(y, [m, width]))
 }
 
 fn attention(qkv: Qkv<Flex>, heads: Heads, at: &Arc<Positions>) -> FlexTensor {

@@ -2,7 +2,9 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensor, IntTensor};
-use burn::tensor::{Int, Tensor, TensorPrimitive};
+use burn::tensor::{ElementConversion, Int, Tensor, TensorPrimitive};
+
+use crate::four_bit::NESTED_BLOCK;
 
 /// Which way a frozen `W [out, in]` is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,27 @@ impl Side {
     }
 }
 
+/// In which numbers the product with a packed weight is computed. Sums are f32 throughout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Compute {
+    #[default]
+    F32,
+    /// Both operands rounded to bfloat16.
+    Bf16,
+    /// Both operands rounded to IEEE half precision.
+    F16,
+}
+
+impl Compute {
+    pub fn name(self) -> &'static str {
+        match self {
+            Compute::F32 => "f32",
+            Compute::Bf16 => "bf16",
+            Compute::F16 => "f16",
+        }
+    }
+}
+
 /// `W [rows, cols]`, never written.
 #[derive(Debug)]
 pub enum FrozenWeight<B: Backend> {
@@ -33,6 +56,41 @@ pub enum FrozenWeight<B: Backend> {
         table: FloatTensor<B>,
         rows: usize,
         cols: usize,
+        compute: Compute,
+    },
+    FourBit(FourBit<B>),
+}
+
+/// `W [rows, cols]` as [`crate::four_bit`] has it, on a device.
+#[derive(Debug)]
+pub struct FourBit<B: Backend> {
+    /// Eight indices per 32-bit integer: the bytes of [`crate::four_bit::Quantised`], four at a time, the first lowest.
+    pub codes: IntTensor<B>,
+    pub scales: BlockScales<B>,
+    /// `[16]`
+    pub book: FloatTensor<B>,
+    /// Elements per scale.
+    pub block: usize,
+    pub rows: usize,
+    pub cols: usize,
+    pub compute: Compute,
+}
+
+/// One scale per block.
+#[derive(Debug)]
+pub enum BlockScales<B: Backend> {
+    /// `[blocks]`
+    F32(FloatTensor<B>),
+    /// `map[code] · scale[i / 256] + offset`
+    Nested {
+        /// Four codes per 32-bit integer, the first lowest.
+        codes: IntTensor<B>,
+        /// `[blocks / 256]`
+        scales: FloatTensor<B>,
+        /// `[256]`
+        map: FloatTensor<B>,
+        /// `[1]`
+        offset: FloatTensor<B>,
     },
 }
 
@@ -40,8 +98,27 @@ impl<B: Backend> Clone for FrozenWeight<B> {
     fn clone(&self) -> Self {
         match self {
             Self::Dense(weight) => Self::Dense(weight.clone()),
-            Self::Bf16 { codes, table, rows, cols } => {
-                Self::Bf16 { codes: codes.clone(), table: table.clone(), rows: *rows, cols: *cols }
+            Self::Bf16 { codes, table, rows, cols, compute } => {
+                Self::Bf16 { codes: codes.clone(), table: table.clone(), rows: *rows, cols: *cols, compute: *compute }
+            }
+            Self::FourBit(packed) => Self::FourBit(packed.clone()),
+        }
+    }
+}
+
+impl<B: Backend> Clone for FourBit<B> {
+    fn clone(&self) -> Self {
+        let (codes, scales, book) = (self.codes.clone(), self.scales.clone(), self.book.clone());
+        Self { codes, scales, book, ..*self }
+    }
+}
+
+impl<B: Backend> Clone for BlockScales<B> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::F32(scales) => Self::F32(scales.clone()),
+            Self::Nested { codes, scales, map, offset } => {
+                Self::Nested { codes: codes.clone(), scales: scales.clone(), map: map.clone(), offset: offset.clone() }
             }
         }
     }
@@ -52,10 +129,11 @@ impl<B: Backend> FrozenWeight<B> {
     pub(crate) fn dense(self) -> FloatTensor<B> {
         match self {
             Self::Dense(weight) => weight,
-            Self::Bf16 { codes, table, rows, cols } => {
-                let values = decode(Tensor::<B, 1, Int>::from_primitive(codes), float(table));
+            Self::Bf16 { codes, table, rows, cols, .. } => {
+                let values = decode_bf16(Tensor::<B, 1, Int>::from_primitive(codes), float(table));
                 values.narrow(0, 0, rows * cols).reshape([rows, cols]).into_primitive().tensor()
             }
+            Self::FourBit(packed) => packed.dense(),
         }
     }
 
@@ -63,13 +141,43 @@ impl<B: Backend> FrozenWeight<B> {
     pub(crate) fn rows(self, ids: IntTensor<B>) -> FloatTensor<B> {
         match self {
             Self::Dense(weight) => B::float_select(weight, 0, ids),
-            Self::Bf16 { codes, table, rows, cols } if cols.is_multiple_of(2) => {
+            Self::Bf16 { codes, table, rows, cols, .. } if cols.is_multiple_of(2) => {
                 let codes = Tensor::<B, 1, Int>::from_primitive(codes).reshape([rows, cols / 2]);
                 let picked = codes.select(0, Tensor::from_primitive(ids));
                 let n = picked.dims()[0];
-                decode(picked.reshape([n * cols / 2]), float(table)).reshape([n, cols]).into_primitive().tensor()
+                decode_bf16(picked.reshape([n * cols / 2]), float(table)).reshape([n, cols]).into_primitive().tensor()
             }
             packed => B::float_select(packed.dense(), 0, ids),
+        }
+    }
+}
+
+impl<B: Backend> FourBit<B> {
+    /// The whole matrix as f32.
+    fn dense(self) -> FloatTensor<B> {
+        let len = self.rows * self.cols;
+        let indices = unpack(Tensor::<B, 1, Int>::from_primitive(self.codes), &[4, 0, 12, 8, 20, 16, 28, 24], 15);
+        let values = float(self.book).select(0, indices.narrow(0, 0, len));
+        let scales = self.scales.f32(len.div_ceil(self.block));
+        let blocks = scales.dims()[0];
+        let each = scales.unsqueeze_dim::<2>(1).repeat_dim(1, self.block).reshape([blocks * self.block]);
+        (values * each.narrow(0, 0, len)).reshape([self.rows, self.cols]).into_primitive().tensor()
+    }
+}
+
+impl<B: Backend> BlockScales<B> {
+    /// The scale of each of `blocks`.
+    fn f32(self, blocks: usize) -> Tensor<B, 1> {
+        match self {
+            Self::F32(scales) => float(scales),
+            Self::Nested { codes, scales, map, offset } => {
+                let codes = unpack(Tensor::<B, 1, Int>::from_primitive(codes), &[0, 8, 16, 24], 255);
+                let values = float(map).select(0, codes.narrow(0, 0, blocks));
+                let scales = float(scales);
+                let outer = scales.dims()[0];
+                let each = scales.unsqueeze_dim::<2>(1).repeat_dim(1, NESTED_BLOCK).reshape([outer * NESTED_BLOCK]);
+                values * each.narrow(0, 0, blocks) + float(offset)
+            }
         }
     }
 }
@@ -79,21 +187,16 @@ fn float<B: Backend>(table: FloatTensor<B>) -> Tensor<B, 1> {
 }
 
 /// `codes [n]` to f32 `[2 n]`.
-fn decode<B: Backend>(codes: Tensor<B, 1, Int>, table: Tensor<B, 1>) -> Tensor<B, 1> {
+fn decode_bf16<B: Backend>(codes: Tensor<B, 1, Int>, table: Tensor<B, 1>) -> Tensor<B, 1> {
+    table.select(0, unpack(codes, &[0, 16], 0xffff))
+}
+
+/// `(integer >> shift) & mask` for each shift: `[n]` to `[n · shifts]`.
+fn unpack<B: Backend>(codes: Tensor<B, 1, Int>, shifts: &[i32], mask: i32) -> Tensor<B, 1, Int> {
     let n = codes.dims()[0];
-    let low = codes.clone().bitwise_and_scalar(0xffff_i32.into_elem::<B>());
-    let high =
-        codes.bitwise_right_shift_scalar(16_i32.into_elem::<B>()).bitwise_and_scalar(0xffff_i32.into_elem::<B>());
-    let index = Tensor::stack::<2>(vec![low, high], 1).reshape([2 * n]);
-    table.select(0, index)
-}
-
-trait IntoElem {
-    fn into_elem<B: Backend>(self) -> B::IntElem;
-}
-
-impl IntoElem for i32 {
-    fn into_elem<B: Backend>(self) -> B::IntElem {
-        burn::tensor::ElementConversion::elem(self)
-    }
+    let part = |shift: &i32| {
+        let shifted = if *shift == 0 { codes.clone() } else { codes.clone().bitwise_right_shift_scalar(shift.elem()) };
+        shifted.bitwise_and_scalar(mask.elem())
+    };
+    Tensor::stack::<2>(shifts.iter().map(part).collect(), 1).reshape([n * shifts.len()])
 }

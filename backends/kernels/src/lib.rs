@@ -11,12 +11,15 @@ pub mod bf16;
 mod cpu;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_attention;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+mod cpu_four_bit;
 #[cfg(feature = "cube")]
 mod cube;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod exp;
 #[cfg(feature = "flex")]
 mod flex;
+pub mod four_bit;
 mod frozen;
 #[cfg(feature = "fusion")]
 mod fusion;
@@ -35,7 +38,7 @@ pub mod testing;
 pub use attention::{
     AttentionLayout, FusedAttention, Heads, PositionTensors, Positions, Qkv, attend, join_heads, split_heads,
 };
-pub use frozen::{FrozenWeight, Side};
+pub use frozen::{BlockScales, Compute, FourBit, FrozenWeight, Side};
 pub use mask::{DropoutKey, path_hash};
 pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows};
 pub use term::{Factors, LowRank, low_rank, take_retained_bytes};
@@ -51,6 +54,11 @@ impl<B: LowRankBackend + AutodiffBackend<InnerBackend: LowRankBackend>> TrainBac
 
 /// A burn backend with the operations that lowrank needs beyond burn's own.
 pub trait LowRankBackend: Backend {
+    /// Whether [`Self::frozen_matmul`] can multiply packed weights in these numbers on `device`.
+    fn computes_in(compute: Compute, _device: &Device<Self>) -> bool {
+        compute == Compute::F32
+    }
+
     /// `x [n, in] · Wᵀ → [n, out]` ([`Side::Forward`]) or `g [n, out] · W → [n, in]` ([`Side::Backward`])
     /// for a frozen `W [out, in]`. The gradient goes to `x` alone and nothing is kept for it but `W` itself.
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {

@@ -4,37 +4,46 @@ use std::sync::Arc;
 
 use burn::tensor::ops::{FloatTensor, FloatTensorOps};
 use burn::tensor::{TensorData, TensorMetadata};
-use burn_ndarray::{NdArray, NdArrayTensor};
+use burn_ndarray::{NdArray, NdArrayTensor, SharedArray};
 
 use crate::cpu::{self, Stored};
-use crate::{FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, cpu_attention};
+use crate::cpu_four_bit::{Blocks, Scales};
+use crate::{
+    BlockScales, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, cpu_attention,
+};
 
 type Cpu = NdArray<f32, i32>;
 
 impl LowRankBackend for Cpu {
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
-        let m = x.shape()[0];
-        let NdArrayTensor::F32(x) = x else { unreachable!("lowrank computes in f32 on this backend") };
-        let x = x.into_shared();
-        let x = x.as_standard_layout();
-        let (y, width) = match weight {
+        match weight {
             FrozenWeight::Dense(weight) => {
-                let (rows, cols) = (weight.shape()[0], weight.shape()[1]);
-                let NdArrayTensor::F32(weight) = weight else { unreachable!("dense weights are f32") };
-                let weight = weight.into_shared();
+                let shape = [weight.shape()[0], weight.shape()[1]];
+                let weight = floats(weight);
                 let weight = weight.as_standard_layout();
-                let stored = Stored::Dense(weight.as_slice().expect("standard layout is contiguous"));
-                multiply(x.as_slice().expect("standard layout is contiguous"), m, stored, [rows, cols], side)
+                multiply(x, Stored::Dense(weight.as_slice().expect("standard layout is contiguous")), shape, side)
             }
             FrozenWeight::Bf16 { codes, rows, cols, .. } => {
-                let NdArrayTensor::I32(codes) = codes else { unreachable!("packed weights are i32") };
-                let codes = codes.into_shared();
-                let codes = codes.as_standard_layout();
-                let stored = Stored::Bf16(codes.as_slice().expect("standard layout is contiguous"));
-                multiply(x.as_slice().expect("standard layout is contiguous"), m, stored, [rows, cols], side)
+                multiply(x, Stored::Bf16(slice(&integers(codes))), [rows, cols], side)
             }
-        };
-        Self::float_from_data(TensorData::new(y, [m, width]), &Default::default())
+            FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, .. }) => {
+                let (codes, book) = (integers(codes), floats(book));
+                let blocks = |scales| Blocks { codes: slice(&codes), scales, book: slice(&book), block };
+                match scales {
+                    BlockScales::F32(scales) => {
+                        let scales = floats(scales);
+                        multiply(x, Stored::FourBit(blocks(Scales::F32(slice(&scales)))), [rows, cols], side)
+                    }
+                    BlockScales::Nested { codes, scales, map, offset } => {
+                        let (codes, scales, map, offset) =
+                            (integers(codes), floats(scales), floats(map), slice(&floats(offset))[0]);
+                        let scales =
+                            Scales::Nested { codes: slice(&codes), scales: slice(&scales), map: slice(&map), offset };
+                        multiply(x, Stored::FourBit(blocks(scales)), [rows, cols], side)
+                    }
+                }
+            }
+        }
     }
 
     fn fused_attention() -> Option<FusedAttention<Self>> {
@@ -53,8 +62,7 @@ fn attention_backward(qkv: Qkv<Cpu>, grad: NdArrayTensor, heads: Heads, at: &Arc
 }
 
 fn values(x: NdArrayTensor) -> Vec<f32> {
-    let NdArrayTensor::F32(x) = x else { unreachable!("lowrank computes in f32 on this backend") };
-    let x = x.into_shared();
+    let x = floats(x);
     match x.as_slice() {
         Some(values) => values.to_vec(),
         None => x.iter().copied().collect(),
@@ -67,7 +75,26 @@ fn rows(values: Vec<f32>, at: &Positions) -> NdArrayTensor {
     Cpu::float_from_data(TensorData::new(values, [n, width]), &Default::default())
 }
 
-/// The product and its width.
-fn multiply(x: &[f32], m: usize, weight: Stored<'_>, [rows, cols]: [usize; 2], side: Side) -> (Vec<f32>, usize) {
-    (cpu::linear(x, m, weight, [rows, cols], side), if side == Side::Forward { rows } else { cols })
+fn multiply(x: NdArrayTensor, weight: Stored<'_>, [rows, cols]: [usize; 2], side: Side) -> NdArrayTensor {
+    let m = x.shape()[0];
+    let x = floats(x);
+    let x = x.as_standard_layout();
+    let y = cpu::linear(x.as_slice().expect("standard layout is contiguous"), m, weight, [rows, cols], side);
+    let width = if side == Side::Forward { rows } else { cols };
+    Cpu::float_from_data(TensorData::new(y, [m, width]), &Default::default())
+}
+
+fn floats(x: NdArrayTensor) -> SharedArray<f32> {
+    let NdArrayTensor::F32(x) = x else { unreachable!("lowrank computes in f32 on this backend") };
+    x.into_shared()
+}
+
+fn integers(x: NdArrayTensor) -> SharedArray<i32> {
+    let NdArrayTensor::I32(x) = x else { unreachable!("packed weights are i32") };
+    x.into_shared()
+}
+
+/// Of a vector that was made in one piece and never written.
+fn slice<T>(x: &SharedArray<T>) -> &[T] {
+    x.as_slice().expect("a vector in one piece")
 }

@@ -16,6 +16,6 @@ impl Plug for NdArrayPlug {
 
     fn devices() -> Vec<(DeviceInfo, NdArrayDevice)> {
         let description = format!("CPU, {} threads", lowrank::runtime::cpu_threads());
-        vec![(DeviceInfo { name: "ndarray".into(), description }, NdArrayDevice::Cpu)]
+        vec![(DeviceInfo { name: "ndarray".into(), description, ..DeviceInfo::default() }, NdArrayDevice::Cpu)]
     }
 }
