@@ -106,7 +106,8 @@ fn guarded<T>(test: impl FnOnce() -> Result<T>) -> Result<T> {
         (None, Some(text)) => text.to_string(),
         (None, None) => "no reason given".into(),
     };
-    catch_unwind(AssertUnwindSafe(test)).unwrap_or_else(|panic| Err(Error::Failed(format!("panicked: {}", said(panic)))))
+    catch_unwind(AssertUnwindSafe(test))
+        .unwrap_or_else(|panic| Err(Error::Failed(format!("panicked: {}", said(panic)))))
 }
 
 /// Sizes double until one product takes a fair part of the time there is; the rest of it goes to that size.
@@ -169,7 +170,8 @@ impl<B: Backend> Pair<B> {
 
     /// Freivalds' check (1977): `C v` against `A (B v)` for random signs v sees every element of C in n² sums.
     fn error(&self, product: &[f32]) -> f64 {
-        let signs: Vec<f64> = (0..self.size as u64).map(|i| if splitmix::next(i) & 1 == 0 { 1.0 } else { -1.0 }).collect();
+        let signs: Vec<f64> =
+            (0..self.size as u64).map(|i| if splitmix::next(i) & 1 == 0 { 1.0 } else { -1.0 }).collect();
         let [a, b] = &self.host;
         error_of(&times(product, &signs), &times(a, &times(b, &signs)))
     }
@@ -205,7 +207,11 @@ fn frozen<B: LowRankBackend>(device: &B::Device, way: &Way) -> Result<f64> {
 
 fn checked(what: &str, error: f64) -> Result<f64> {
     // A NaN is no error to be proud of either.
-    if error <= TOLERANCE { Ok(error) } else { Err(Error::Failed(format!("{what} is wrong, by {error:.1e} of its size"))) }
+    if error <= TOLERANCE {
+        Ok(error)
+    } else {
+        Err(Error::Failed(format!("{what} is wrong, by {error:.1e} of its size")))
+    }
 }
 
 /// Largest difference, in root mean squares of `expected`; infinite where there is no number.

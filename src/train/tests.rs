@@ -7,16 +7,15 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use super::{Begun, Job, Options, Outcome, Target};
-use crate::{Error, Result};
 use crate::adapters::Selected;
 use crate::data::Batch;
 use crate::events::{self, Bus, Control, Event, Record, Request, Sink, Status};
 use crate::recipe::Shipped;
 use crate::runtime::{
-    AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Micro, MicroResult, Processor, Runtime, Sampling,
-    SelfTest,
+    AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Micro, MicroResult, Processor, Runtime, Sampling, SelfTest,
 };
 use crate::tensors::HostTensors;
+use crate::{Error, Result};
 
 struct Still(Processor);
 

@@ -46,5 +46,6 @@ fn driver() -> Option<String> {
     let mut version = 0;
     // SAFETY: the driver writes one integer to where the pointer says.
     let answer = unsafe { cudarc::driver::sys::cuDriverGetVersion(&raw mut version) };
-    (answer == cudarc::driver::sys::CUresult::CUDA_SUCCESS).then(|| format!("CUDA {}.{}", version / 1000, version % 1000 / 10))
+    (answer == cudarc::driver::sys::CUresult::CUDA_SUCCESS)
+        .then(|| format!("CUDA {}.{}", version / 1000, version % 1000 / 10))
 }
