@@ -240,7 +240,7 @@ fn where_moments_lie_changes_no_step() {
         let host = Optim { offload: Offload::Host, ..device.clone() };
         let moved = |from: &Optim, to: &Optim| {
             let mut taken = 0;
-            run(from, 6, |trace| {
+            run(from, 5, |trace| {
                 taken += 1;
                 if taken == 3 {
                     let moments = trace.optimizer.moments();
@@ -251,8 +251,8 @@ fn where_moments_lie_changes_no_step() {
                 }
             })
         };
-        let whole = run(&device, 6, |_| ());
-        assert_eq!(whole, run(&host, 6, |_| ()));
+        let whole = run(&device, 5, |_| ());
+        assert_eq!(whole, run(&host, 5, |_| ()));
         assert_eq!(whole, moved(&device, &host));
         assert_eq!(whole, moved(&host, &device));
     }

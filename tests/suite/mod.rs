@@ -20,6 +20,7 @@ macro_rules! on {
             parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
                 first_gradients, bf16_base_is_close;
             lifecycle: adapters_alternate_over_one_base, converted_adapters_compute_the_same, training_goes_on_from_an_adapter,
+                a_resumed_run_may_move_its_moments,
                 an_adapter_of_another_shape_is_no_start;
             adalora: ranks_settle_and_stay, a_run_broken_while_pruning_ends_with_the_same_ranks,
                 importances_are_taken_once_a_step, the_saved_adapter_computes_the_same;
