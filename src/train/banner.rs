@@ -91,7 +91,7 @@ impl Job {
             return String::new();
         }
         let [host, device] = [m.optimizer_host, m.optimizer - m.optimizer_host].map(bytes);
-        format!("\noptimizer: {device} on the device, {host} in host memory, moved there and back each step")
+        format!("\noptimizer: {device} on the device, {host} in host memory; a step moves {host} each way")
     }
 
     /// What adapters add to what the base's own layers keep.

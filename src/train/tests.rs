@@ -263,6 +263,9 @@ fn the_banner_says_where_the_moments_lie() {
     let folder = tempfile::tempdir().unwrap();
     let line = |sets: &[String]| job_on(&Still(Processor::Gpu), folder.path(), sets).banner().to_string();
     let hosted = line(&["optim.offload=host".into()]);
-    assert!(hosted.contains("optimizer: 0 B on the device, ") && hosted.contains("in host memory"), "{hosted}");
+    assert!(
+        hosted.contains("optimizer: 0 B on the device, ") && hosted.contains("in host memory; a step moves "),
+        "{hosted}"
+    );
     assert!(!line(&[]).contains("host memory"));
 }

@@ -101,7 +101,7 @@ impl Report {
             names.collect::<Vec<_>>().join(" ")
         };
         let processor = host.processor.as_deref().unwrap_or("processor");
-        let features = if host.features.is_empty() { "none that matter".into() } else { host.features.join(" ") };
+        let features = if host.features.is_empty() { "none known".into() } else { host.features.join(" ") };
         let memory = match (host.memory, host.available) {
             (Some(all), Some(left)) => format!("{}, {} available", units::bytes(all), units::bytes(left)),
             (all, _) => all.map_or("not known".into(), units::bytes),
