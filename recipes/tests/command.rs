@@ -57,7 +57,7 @@ fn overrides_are_checked_like_the_file() {
     let told = refused(&["check", "tiny/lora", "--set", "train.bacth=3"]);
     assert!(told.contains("train.bacth=3") && told.contains("did you mean `batch`?"), "{told}");
     assert!(refused(&["train", "tiny/lora", "--set", "seed", "--dry-run"]).contains("path.to.key=VALUE"));
-    assert!(refused(&["train", "tiny/lora", "--set", "base.quant.nf4.block=64"]).contains("not in this version"));
+    assert!(refused(&["train", "tiny/lora", "--set", "adapter.lora.init=loftq"]).contains("not in this version"));
 }
 
 #[test]

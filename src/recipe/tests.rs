@@ -146,7 +146,6 @@ fn two_adapters_contradict_each_other() {
 fn what_a_later_version_may_have_is_not_called_a_typo() {
     for set in [
         "adapter.lora.init=loftq",
-        "base.quant.nf4.block=64",
         "task=seq_cls",
         "compare.seeds=3",
         "extends=tiny/lora",
@@ -252,7 +251,7 @@ fn contradictory_keys_are_refused() {
 /// What does not go together, and the reason that the refusal gives.
 #[test]
 fn combinations_that_cannot_be_are_refused_for_their_reason() {
-    let table: [(&[&str], &str); 26] = [
+    let table: [(&[&str], &str); 25] = [
         (&["adapter.lora.init=orthogonal", "adapter.lora.rank=3"], "orthogonal initialisation halves the rank"),
         (&["adapter.lora.layers=[0]", "adapter.lora.targets=.*q_proj"], "`layers` needs targets by name"),
         (&["adapter.lora.layers_pattern=[\"h\"]"], "`layers_pattern` says where the layer number stands"),
@@ -281,7 +280,6 @@ fn combinations_that_cannot_be_are_refused_for_their_reason() {
         ),
         (&["optim.lora_plus_ratio=16", "adapter=full"], "means nothing with [adapter.full]"),
         (&["optim.lora_plus_ratio=0.5"], "`optim.lora_plus_ratio` is out of range"),
-        (&["base.quant.nf4.block=64"], "not in this version"),
     ];
     for (sets, reason) in table {
         let told: Vec<String> = problems(GOOD, sets).iter().map(ToString::to_string).collect();
