@@ -71,6 +71,11 @@ pub enum Event {
         text: String,
         count: usize,
     },
+    /// Bytes as they were foretold and as they turned out, before the run ends.
+    Memory {
+        predicted: Memory,
+        measured: Memory,
+    },
     RunEnded {
         status: Status,
         seconds: f64,
@@ -92,6 +97,7 @@ impl Event {
             | Event::Pilot(_)
             | Event::Note { .. }
             | Event::Warning { .. }
+            | Event::Memory { .. }
             | Event::RunEnded { .. } => None,
         }
     }
@@ -125,9 +131,9 @@ pub struct Memory {
     /// The part of `optimizer` that lies in host memory; each step moves it to the device and back.
     #[serde(default)]
     pub optimizer_host: u64,
-    /// Predicted activations at the largest batch.
+    /// Activations at the largest batch; measured, whatever the peak has above what stays resident between steps.
     pub activations: u64,
-    /// Predicted peak of the whole process.
+    /// Peak of the whole process.
     pub peak: u64,
     #[serde(default)]
     pub retained_by_layer: IndexMap<String, u64>,

@@ -8,8 +8,10 @@ use super::optimize::{Place, optimize};
 use super::{Job, peak_bytes, resident_bytes};
 use crate::checkpoint::{Best, RunDir, RunInfo, TrainState};
 use crate::data::{Batch, Dataset, collate};
-use crate::events::{Bus, Control, Event, Status, Step, StopKind, Verify};
+use crate::events::{Bus, Control, Event, Memory, Status, Step, StopKind, Verify};
+use crate::recipe::Offload;
 use crate::runtime::{Base, Learner};
+use crate::tensors::HostTensors;
 use crate::{Error, Result};
 
 /// A run that is ready to train, fresh or resumed.
@@ -25,6 +27,8 @@ pub struct Run<'a> {
     pub(super) resumed_from: usize,
     /// Active rank of each module, of a method that changes them, as last reported.
     pub(super) ranks: Vec<usize>,
+    /// Resident bytes once base and adapter were loaded.
+    pub(super) resting: u64,
 }
 
 /// How a run ended.
@@ -83,6 +87,9 @@ impl Run<'_> {
             Err(error) => (Status::Failed, None, Err(error)),
         };
         self.state.elapsed_seconds = bus.seconds();
+        let measured = self.measured();
+        bus.emit(Event::Memory { predicted: self.job.memory.clone(), measured: measured.clone() });
+        self.info.memory = Some(measured);
         bus.emit(Event::RunEnded { status, seconds: bus.seconds(), verify: verify.clone() });
         self.write_info(status)?;
         result?;
@@ -95,6 +102,24 @@ impl Run<'_> {
             verify,
             signal: control.signal(),
         })
+    }
+
+    /// What the memory of this process went to.
+    fn measured(&self) -> Memory {
+        let bytes = |tensors: HostTensors| tensors.values().map(|tensor| 4 * tensor.values.len() as u64).sum();
+        let (state, peak) = (self.learner.state(), peak_bytes());
+        let is_moment = |name: &str| name.ends_with(".exp_avg") || name.ends_with(".exp_avg_sq");
+        let moments = state.iter().filter(|(name, _)| is_moment(name)).map(|(name, host)| (name.clone(), host.clone()));
+        let hosted = self.job.recipe.optim.offload == Offload::Host;
+        Memory {
+            base: self.base.bytes(),
+            adapter: bytes(self.learner.export()),
+            optimizer_host: if hosted { bytes(moments.collect()) } else { 0 },
+            optimizer: bytes(state),
+            activations: peak.saturating_sub(self.resting),
+            peak,
+            ..Memory::default()
+        }
     }
 
     fn steps(&mut self, bus: &Bus, control: &Control, evals: &mut Evals) -> Result<Left> {
