@@ -106,16 +106,18 @@ impl Run<'_> {
 
     /// What the memory of this process went to.
     fn measured(&self) -> Memory {
-        let bytes = |tensors: HostTensors| tensors.values().map(|tensor| 4 * tensor.values.len() as u64).sum();
-        let (state, peak) = (self.learner.state(), peak_bytes());
+        let bytes = |tensors: &HostTensors, counts: fn(&str) -> bool| {
+            let counted = tensors.iter().filter(|(name, _)| counts(name));
+            counted.map(|(_, tensor)| 4 * tensor.values.len() as u64).sum::<u64>()
+        };
         let is_moment = |name: &str| name.ends_with(".exp_avg") || name.ends_with(".exp_avg_sq");
-        let moments = state.iter().filter(|(name, _)| is_moment(name)).map(|(name, host)| (name.clone(), host.clone()));
         let hosted = self.job.recipe.optim.offload == Offload::Host;
+        let (state, peak) = (self.learner.state(), peak_bytes());
         Memory {
             base: self.base.bytes(),
-            adapter: bytes(self.learner.export()),
-            optimizer_host: if hosted { bytes(moments.collect()) } else { 0 },
-            optimizer: bytes(state),
+            adapter: bytes(&self.learner.export(), |_| true),
+            optimizer: bytes(&state, |_| true),
+            optimizer_host: if hosted { bytes(&state, is_moment) } else { 0 },
             activations: peak.saturating_sub(self.resting),
             peak,
             ..Memory::default()

@@ -44,6 +44,6 @@ fn describe(i: usize, info: &wgpu::AdapterInfo, limits: &wgpu::Limits) -> Device
         description: format!("{} ({:?}, {:?})", info.name, info.backend, info.device_type),
         driver: Some(driver).filter(|driver| !driver.is_empty()),
         memory: None,
-        largest_buffer: Some(limits.max_buffer_size.min(limits.max_storage_buffer_binding_size.into())),
+        largest_buffer: Some(limits.max_buffer_size.min(limits.max_storage_buffer_binding_size)),
     }
 }
