@@ -2,10 +2,9 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 11] = [
+const RESERVED: [&str; 10] = [
     "adapter.lora.init=loftq",
     "adapter.dora.init=loftq",
-    "optim.offload",
     "task=seq_cls",
     "task=token_cls",
     "task=question_ans",

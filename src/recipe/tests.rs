@@ -146,7 +146,6 @@ fn two_adapters_contradict_each_other() {
 fn what_a_later_version_may_have_is_not_called_a_typo() {
     for set in [
         "adapter.lora.init=loftq",
-        "optim.offload=host",
         "task=seq_cls",
         "compare.seeds=3",
         "extends=tiny/lora",
@@ -212,6 +211,7 @@ fn values_that_cannot_be_meant_are_refused() {
         "optim.lora_plus_ratio=nan",
         "optim.lora_plus_ratio=1e9",
         "optim.clip=-1",
+        "optim.offload=gpu",
         "optim.schedule=cosin",
         "optim.schedule.cosine.warmup=-1",
         "optim.schedule.cosine.warmup=1.5",
@@ -233,6 +233,7 @@ fn values_that_cannot_be_meant_are_refused() {
 fn contradictory_keys_are_refused() {
     for sets in [
         vec!["adapter=none", "train.gradient_checkpointing=true"],
+        vec!["adapter=none", "optim.offload=host"],
         vec!["adapter.lora.layers_pattern=[\"layers\"]"],
         vec!["adapter.lora.layers=[0]", "adapter.lora.targets=\".*q_proj\""],
         vec!["optim.schedule.linear.warmup=20", "train.max_steps=10"],
@@ -256,6 +257,7 @@ fn combinations_that_cannot_be_are_refused_for_their_reason() {
         (&["adapter.lora.layers_pattern=[\"h\"]"], "`layers_pattern` says where the layer number stands"),
         (&["adapter.lora.dropout=1.0"], "`adapter.lora.dropout` is out of range"),
         (&["adapter=none", "train.gradient_checkpointing=true"], "[adapter.none] has none"),
+        (&["adapter=none", "optim.offload=host"], "[adapter.none] has no optimizer"),
         (&["adapter=none", "train.init_from=a"], "`init_from` names an adapter, and [adapter.none] has none"),
         (&["adapter=full", "train.init_from=a"], "`init_from` names an adapter, and [adapter.full] has none"),
         (&["adapter.lora.init=gaussian", "train.init_from=a"], "`init` chooses how the adapter starts"),

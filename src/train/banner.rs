@@ -39,7 +39,7 @@ impl Job {
             .line("adapter", self.adapter_line())
             .line("trains", trains)
             .line("data", self.data_line())
-            .line("memory", self.memory_line() + &self.retained_line())
+            .line("memory", self.memory_line() + &self.offload_line() + &self.retained_line())
             .line("device", format!("{} ({})", self.target.device.name, self.target.device.description))
     }
 
@@ -83,6 +83,16 @@ impl Job {
         let [peak, base, adapter, optimizer, activations] =
             [m.peak, m.base, m.adapter, m.optimizer, m.activations].map(bytes);
         format!("about {peak}: weights {base} · adapter {adapter} · optimizer {optimizer} · activations {activations}")
+    }
+
+    /// Where the optimizer's bytes lie, where not all of them lie on the device.
+    fn offload_line(&self) -> String {
+        let m = &self.memory;
+        if m.optimizer_host == 0 {
+            return String::new();
+        }
+        let [host, device] = [m.optimizer_host, m.optimizer - m.optimizer_host].map(bytes);
+        format!("\noptimizer: {device} on the device, {host} in host memory; a step moves {host} each way")
     }
 
     /// What adapters need again going back; much of it is the base's own or computed again.

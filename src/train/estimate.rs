@@ -9,7 +9,7 @@ use crate::adapters::{AdapterConfig, ModuleKind, Selected, trainable};
 use crate::data::Splits;
 use crate::events::Memory;
 use crate::models::{ModelConfig, Stored, WeightSource};
-use crate::recipe::{BaseDtype, Recipe};
+use crate::recipe::{BaseDtype, Offload, Recipe};
 
 /// The program itself: code, allocator, thread stacks and rows.
 const PROCESS: u64 = 60 << 20;
@@ -76,9 +76,10 @@ pub fn estimate(
     let activations = 4 * activations(config, recipe, &batch, selected) as u64;
     // Gradients live beside the parameters only between backward and step.
     let (gradients, optimizer) = (4 * trainable as u64, 8 * trainable as u64);
+    let optimizer_host = if recipe.optim.offload == Offload::Host { optimizer } else { 0 };
     let process = PROCESS + VOCABULARY_ENTRY * config.vocab_size as u64;
     let peak = process + base + adapter + gradients + optimizer + activations;
-    Memory { base, adapter, optimizer, activations, peak, retained_by_layer }
+    Memory { base, adapter, optimizer, optimizer_host, activations, peak, retained_by_layer }
 }
 
 /// Bytes that each module's adapter needs again in the backward pass.
@@ -186,6 +187,11 @@ mod tests {
         // Three rows are all there is.
         let [all, more] = [3, 100].map(|batch| memory(|recipe| recipe.train.batch = batch).activations);
         assert_eq!(all, more);
+        let hosted = memory(|recipe| recipe.optim.offload = Offload::Host);
+        assert_eq!(
+            (plain.optimizer_host, hosted.optimizer_host, hosted.optimizer),
+            (0, plain.optimizer, plain.optimizer)
+        );
         let none = memory(|recipe| recipe.adapter = AdapterConfig::none());
         assert!(none.adapter == 0 && none.optimizer == 0 && none.activations < plain.activations);
     }
