@@ -152,6 +152,12 @@ impl<B: Backend> FrozenWeight<B> {
     }
 }
 
+/// The product by way of the whole matrix as f32.
+pub(crate) fn plain_matmul<B: Backend>(x: FloatTensor<B>, weight: FrozenWeight<B>, side: Side) -> FloatTensor<B> {
+    let weight = weight.dense();
+    B::float_matmul(x, if side == Side::Forward { B::float_transpose(weight) } else { weight })
+}
+
 impl<B: Backend> FourBit<B> {
     /// The whole matrix as f32.
     fn dense(self) -> FloatTensor<B> {

@@ -11,8 +11,6 @@ pub mod bf16;
 mod cpu;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_attention;
-#[cfg(any(feature = "ndarray", feature = "flex"))]
-mod cpu_four_bit;
 #[cfg(feature = "cube")]
 mod cube;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
@@ -40,7 +38,7 @@ pub use attention::{
 };
 pub use frozen::{BlockScales, Compute, FourBit, FrozenWeight, Side};
 pub use mask::{DropoutKey, path_hash};
-pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows};
+pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows, plain_frozen_matmul};
 pub use term::{Factors, LowRank, low_rank, take_retained_bytes};
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -62,8 +60,7 @@ pub trait LowRankBackend: Backend {
     /// `x [n, in] · Wᵀ → [n, out]` ([`Side::Forward`]) or `g [n, out] · W → [n, in]` ([`Side::Backward`])
     /// for a frozen `W [out, in]`. The gradient goes to `x` alone and nothing is kept for it but `W` itself.
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
-        let weight = weight.dense();
-        Self::float_matmul(x, if side == Side::Forward { Self::float_transpose(weight) } else { weight })
+        frozen::plain_matmul::<Self>(x, weight, side)
     }
 
     /// Rows `ids [n]` of a frozen `W [rows, cols]`, as f32 `[n, cols]`. No gradient.
