@@ -44,8 +44,8 @@ impl Amx {
     }
 }
 
-/// CPUID leaf 7: AMX-BF16 and AMX-TILE.
-fn has_tiles() -> bool {
+/// Whether the processor has AMX-TILE and AMX-BF16 (CPUID leaf 7), used or not.
+pub(super) fn has_tiles() -> bool {
     const WANTED: u32 = 1 << 22 | 1 << 24;
     __cpuid_count(7, 0).edx & WANTED == WANTED
 }

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::portable;
 use super::stored::{Blocks, Run};
-use crate::{Compute, bf16};
+use crate::Compute;
 
 /// Exists only where the processor has these instructions.
 #[derive(Clone, Copy, Debug)]
@@ -19,16 +19,6 @@ impl Avx2 {
     pub fn four_bit(self, blocks: &Blocks<'_>, start: usize, compute: Compute, out: &mut [f32]) {
         // SAFETY: `self` exists only where the features were detected.
         unsafe { four_bit(blocks, start, compute, out) }
-    }
-
-    /// See [`super::isa::Isa::unpack_bf16`].
-    pub fn unpack_bf16(self, codes: &[i32], start: usize, out: &mut [f32]) {
-        #[target_feature(enable = "avx2,fma")]
-        fn unpack(codes: &[i32], start: usize, out: &mut [f32]) {
-            bf16::unpack(codes, start, out)
-        }
-        // SAFETY: as above.
-        unsafe { unpack(codes, start, out) }
     }
 
     /// See [`super::isa::Isa::dot`].
@@ -64,7 +54,7 @@ fn four_bit(blocks: &Blocks<'_>, start: usize, compute: Compute, out: &mut [f32]
     }
 }
 
-/// Rounded to the nearest bfloat16, ties to even, as [`bf16::round`] does it.
+/// Rounded to the nearest bfloat16, ties to even, as [`crate::bf16::round`] does it.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn round(values: __m256) -> __m256 {

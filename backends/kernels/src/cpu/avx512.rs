@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::portable;
 use super::stored::{Blocks, Run};
-use crate::{Compute, bf16};
+use crate::Compute;
 
 /// Exists only where the processor has these instructions.
 #[derive(Clone, Copy, Debug)]
@@ -25,16 +25,6 @@ impl Avx512 {
     pub fn four_bit_bf16(self, blocks: &Blocks<'_>, start: usize, out: &mut [u16]) {
         // SAFETY: as above.
         unsafe { four_bit_bf16(blocks, start, out) }
-    }
-
-    /// See [`super::isa::Isa::unpack_bf16`].
-    pub fn unpack_bf16(self, codes: &[i32], start: usize, out: &mut [f32]) {
-        #[target_feature(enable = "avx512f,avx512bw")]
-        fn unpack(codes: &[i32], start: usize, out: &mut [f32]) {
-            bf16::unpack(codes, start, out)
-        }
-        // SAFETY: as above.
-        unsafe { unpack(codes, start, out) }
     }
 
     /// See [`super::isa::Isa::dot`].
@@ -94,7 +84,7 @@ fn decode<T: Copy>(table: &[T; 16], codes: &[i32], at: usize, out: &mut [T], loo
     portable::lookup(table, codes, at + 32 * groups.len(), tail);
 }
 
-/// The nearest bfloat16 codes, ties to even, as [`bf16::round`] finds them.
+/// The nearest bfloat16 codes, ties to even, as [`crate::bf16::round`] finds them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn round(values: __m512) -> __m512i {

@@ -40,17 +40,6 @@ impl Isa {
         }
     }
 
-    /// Elements `start..start + out.len()` of a packed bfloat16 stream.
-    pub fn unpack_bf16(self, codes: &[i32], start: usize, out: &mut [f32]) {
-        match self {
-            Isa::Portable => crate::bf16::unpack(codes, start, out),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(avx2) => avx2.unpack_bf16(codes, start, out),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(avx512) => avx512.unpack_bf16(codes, start, out),
-        }
-    }
-
     /// The dot product of two slices of one length.
     pub fn dot(self, a: &[f32], b: &[f32]) -> f32 {
         debug_assert_eq!(a.len(), b.len());
@@ -66,13 +55,11 @@ impl Isa {
     /// Every path that runs here.
     #[cfg(test)]
     pub fn available() -> Vec<Self> {
-        let mut all = vec![Isa::Portable];
         #[cfg(target_arch = "x86_64")]
-        {
-            all.extend(Avx2::detect().map(Isa::Avx2));
-            all.extend(Avx512::detect().map(Isa::Avx512));
-        }
-        all
+        let wide = Avx2::detect().map(Isa::Avx2).into_iter().chain(Avx512::detect().map(Isa::Avx512));
+        #[cfg(not(target_arch = "x86_64"))]
+        let wide = [];
+        [Isa::Portable].into_iter().chain(wide).collect()
     }
 }
 
@@ -80,7 +67,6 @@ impl Isa {
 mod tests {
     use super::super::testing::{Packed, numbers, rounded};
     use super::*;
-    use crate::bf16;
     use crate::four_bit::{BLOCKS, Code, Format, Quantised, ScaleFormat};
 
     fn bits(values: &[f32]) -> Vec<u32> {
@@ -113,19 +99,6 @@ mod tests {
                     assert_eq!(bits(&found), bits(&half[start..start + size]), "{isa:?} {code:?} {block} {start}");
                 }
             }
-        }
-    }
-
-    #[test]
-    fn every_path_unpacks_bf16_to_the_bit() {
-        let values = rounded(&numbers(301, 3));
-        let codes = bf16::pack(&values);
-        for (isa, (start, size)) in
-            Isa::available().into_iter().flat_map(|isa| parts(values.len(), 64).map(move |part| (isa, part)))
-        {
-            let mut found = vec![f32::NAN; size];
-            isa.unpack_bf16(&codes, start, &mut found);
-            assert_eq!(bits(&found), bits(&values[start..start + size]), "{isa:?} {start}");
         }
     }
 

@@ -58,14 +58,15 @@ pub(crate) fn linear(x: &[f32], m: usize, weight: &Weight<'_>, side: Side) -> Ve
     if m * k * n == 0 {
         return vec![0.0; m * n];
     }
-    if side == Side::Forward && m <= FEW {
-        return rows::product(Isa::best(), &weight.operand(x), m, weight);
-    }
     #[cfg(target_arch = "x86_64")]
     if weight.compute == Compute::Bf16
+        && m > panels::FEW
         && let Some(unit) = panels::Unit::best()
     {
         return panels::product(unit, x, m, weight, side);
+    }
+    if side == Side::Forward && m <= FEW {
+        return rows::product(Isa::best(), &weight.operand(x), m, weight);
     }
     tiles::product(Isa::best(), &weight.operand(x), m, weight, side)
 }

@@ -52,6 +52,7 @@ impl Strip<'_> {
         self.stride
     }
 
+    #[cfg(target_arch = "x86_64")]
     pub fn row(&mut self, row: usize) -> &mut [f32] {
         assert!(row < self.rows);
         // SAFETY: the row is there, and nobody else has its columns.
