@@ -89,3 +89,30 @@ impl Weight<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{SHAPES, assert_product, for_each_weight, numbers};
+    use super::*;
+
+    #[test]
+    fn any_number_of_tokens() {
+        for (shape, m) in SHAPES.into_iter().flat_map(|shape| [0, 1, 2, 3, 4, 5, 17].map(|m| (shape, m))) {
+            for_each_weight(shape, |weight, values| {
+                for side in [Side::Forward, Side::Backward] {
+                    let x = numbers(m * weight.inner_and_outer(side)[0], 10);
+                    let y = linear(&x, m, weight, side);
+                    assert_product(&y, &weight.operand(&x), values, shape, side);
+                    assert_eq!(y, linear(&x, m, weight, side));
+                }
+            });
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "no kernel computes in f16")]
+    fn half_precision_is_not_taken_for_something_else() {
+        let weight = Weight { stored: Stored::Bf16(&[0]), compute: Compute::F16, shape: [1, 2] };
+        linear(&[0.0; 2], 1, &weight, Side::Forward);
+    }
+}
