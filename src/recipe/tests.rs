@@ -251,7 +251,7 @@ fn contradictory_keys_are_refused() {
 /// What does not go together, and the reason that the refusal gives.
 #[test]
 fn combinations_that_cannot_be_are_refused_for_their_reason() {
-    let table: [(&[&str], &str); 25] = [
+    let table: [(&[&str], &str); 26] = [
         (&["adapter.lora.init=orthogonal", "adapter.lora.rank=3"], "orthogonal initialisation halves the rank"),
         (&["adapter.lora.layers=[0]", "adapter.lora.targets=.*q_proj"], "`layers` needs targets by name"),
         (&["adapter.lora.layers_pattern=[\"h\"]"], "`layers_pattern` says where the layer number stands"),

@@ -183,7 +183,11 @@ fn frozen<B: LowRankBackend>(device: &B::Device, way: &Way) -> Result<f64> {
     const N: usize = 5;
     let [rows, cols] = SHAPE;
     let values = noise(rows * cols, 2);
-    let weight = Storage::<B>::new(way.storage, device).linear(values.clone(), SHAPE);
+    let storage = Storage::<B>::new(way.storage, device);
+    let weight = match way.storage.quant {
+        Some(quant) => storage.four_bit(&Quantised::new(&values, quant.format()), SHAPE),
+        None => storage.weight(values.clone(), SHAPE),
+    };
     let stored = (way.values)(&values);
     let (x, g, ids) = (noise(N * cols, 3), noise(N * rows, 4), [rows - 1, 0, rows / 2]);
     let column = |j: usize| stored.iter().copied().skip(j).step_by(cols).collect::<Vec<_>>();

@@ -14,8 +14,6 @@ mod cpu_attention;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_cross_entropy;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
-mod cpu_four_bit;
-#[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_norm;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_swiglu;
@@ -52,7 +50,7 @@ pub use frozen::{BlockScales, Compute, FourBit, FrozenWeight, Side};
 pub use head::{HEAD_TOKENS, head_loss};
 pub use mask::{DropoutKey, path_hash};
 pub use norm::rms_norm;
-pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows};
+pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows, plain_frozen_matmul};
 pub use swiglu::swiglu;
 pub use term::{Factors, LowRank, low_rank, take_retained_bytes};
 
@@ -75,8 +73,7 @@ pub trait LowRankBackend: Backend {
     /// `x [n, in] · Wᵀ → [n, out]` ([`Side::Forward`]) or `g [n, out] · W → [n, in]` ([`Side::Backward`])
     /// for a frozen `W [out, in]`. The gradient goes to `x` alone and nothing is kept for it but `W` itself.
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
-        let weight = weight.dense();
-        Self::float_matmul(x, if side == Side::Forward { Self::float_transpose(weight) } else { weight })
+        frozen::plain_matmul::<Self>(x, weight, side)
     }
 
     /// Rows `ids [n]` of a frozen `W [rows, cols]`, as f32 `[n, cols]`. No gradient.

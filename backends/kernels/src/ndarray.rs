@@ -2,43 +2,51 @@
 
 use std::sync::Arc;
 
-use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
+use burn::tensor::ops::{Device, FloatTensor, FloatTensorOps, IntTensor};
 use burn::tensor::{Shape, TensorData, TensorMetadata};
 use burn_ndarray::{NdArray, NdArrayTensor, SharedArray};
 
-use crate::cpu::{self, Stored};
-use crate::cpu_four_bit::{Blocks, Scales};
-use crate::{BlockScales, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
+use crate::cpu::{self, Blocks, Scales, Stored, Weight};
+use crate::{BlockScales, Compute, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
 use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_swiglu};
 
 type Cpu = NdArray<f32, i32>;
 
 impl LowRankBackend for Cpu {
+    fn computes_in(compute: Compute, _device: &Device<Self>) -> bool {
+        cpu::computes_in(compute)
+    }
+
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
         match weight {
             FrozenWeight::Dense(weight) => {
                 let shape = [weight.shape()[0], weight.shape()[1]];
                 let weight = floats(weight);
                 let weight = weight.as_standard_layout();
-                multiply(x, Stored::Dense(weight.as_slice().expect("standard layout is contiguous")), shape, side)
+                let stored = Stored::Dense(weight.as_slice().expect("standard layout is contiguous"));
+                multiply(x, Weight { stored, compute: Compute::F32, shape }, side)
             }
-            FrozenWeight::Bf16 { codes, rows, cols, .. } => {
-                multiply(x, Stored::Bf16(slice(&integers(codes))), [rows, cols], side)
+            FrozenWeight::Bf16 { codes, rows, cols, compute, .. } => {
+                let codes = integers(codes);
+                multiply(x, Weight { stored: Stored::Bf16(slice(&codes)), compute, shape: [rows, cols] }, side)
             }
-            FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, .. }) => {
+            FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
                 let (codes, book) = (integers(codes), floats(book));
-                let blocks = |scales| Blocks { codes: slice(&codes), scales, book: slice(&book), block };
+                let weight = |scales| {
+                    let stored = Stored::FourBit(Blocks { codes: slice(&codes), scales, book: slice(&book), block });
+                    Weight { stored, compute, shape: [rows, cols] }
+                };
                 match scales {
                     BlockScales::F32(scales) => {
                         let scales = floats(scales);
-                        multiply(x, Stored::FourBit(blocks(Scales::F32(slice(&scales)))), [rows, cols], side)
+                        multiply(x, weight(Scales::F32(slice(&scales))), side)
                     }
                     BlockScales::Nested { codes, scales, map, offset } => {
                         let (codes, scales, map, offset) =
                             (integers(codes), floats(scales), floats(map), slice(&floats(offset))[0]);
                         let scales =
                             Scales::Nested { codes: slice(&codes), scales: slice(&scales), map: slice(&map), offset };
-                        multiply(x, Stored::FourBit(blocks(scales)), [rows, cols], side)
+                        multiply(x, weight(scales), side)
                     }
                 }
             }
@@ -117,12 +125,12 @@ fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> NdArrayTensor {
     Cpu::float_from_data(TensorData::new(values, shape), &Default::default())
 }
 
-fn multiply(x: NdArrayTensor, weight: Stored<'_>, [rows, cols]: [usize; 2], side: Side) -> NdArrayTensor {
+fn multiply(x: NdArrayTensor, weight: Weight<'_>, side: Side) -> NdArrayTensor {
     let m = x.shape()[0];
     let x = floats(x);
     let x = x.as_standard_layout();
-    let y = cpu::linear(x.as_slice().expect("standard layout is contiguous"), m, weight, [rows, cols], side);
-    let width = if side == Side::Forward { rows } else { cols };
+    let y = cpu::linear(x.as_slice().expect("standard layout is contiguous"), m, &weight, side);
+    let [_, width] = weight.inner_and_outer(side);
     Cpu::float_from_data(TensorData::new(y, [m, width]), &Default::default())
 }
 
