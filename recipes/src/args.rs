@@ -52,7 +52,7 @@ pub enum Command {
     Convert(convert::Convert),
     /// Look into an adapter, a model or a data file
     Inspect(inspect::Inspect),
-    /// Say what this build can use on this machine
+    /// Test what this build can use on this machine
     Doctor(doctor::Doctor),
     /// Print the JSON Schema of a recipe, or explain one key
     Schema(schema::Schema),

@@ -128,8 +128,34 @@ fn the_listings_are_data() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(printed(&["completions", shell]).contains("lowrank"));
     }
-    let doctor: serde_json::Value = serde_json::from_str(&printed(&["doctor", "--format", "json"])).unwrap();
-    assert!(doctor["backends"].is_array());
+}
+
+#[test]
+fn the_doctor_tests_every_device() {
+    let doctor: serde_json::Value = serde_json::from_str(&printed(&["doctor", "--format", "json", "-q"])).unwrap();
+    assert_eq!(doctor["features"]["flex"], cfg!(feature = "flex"));
+    assert!(doctor["host"]["threads"].as_u64() >= Some(1));
+    let backends = doctor["backends"].as_array().unwrap();
+    assert_eq!(backends.len(), 4);
+    for backend in backends {
+        let compiled_in = doctor["features"][backend["name"].as_str().unwrap()] == true;
+        assert_eq!(backend["processor"].is_string(), compiled_in, "{backend}");
+        for device in backend["devices"].as_array().unwrap() {
+            let test = &device["self_test"];
+            assert!(device["error"].is_null() && test["matmul"]["gflops"].as_f64() > Some(0.0), "{device}");
+            assert_eq!(test["frozen"].as_array().unwrap().len(), 3);
+        }
+    }
+    let text = printed(&["doctor"]);
+    assert!(text.contains("f32 bf16 nf4 right") && text.contains("what `--device auto` takes"), "{text}");
+}
+
+#[test]
+fn where_moments_lie_is_shown_before_anything_runs() {
+    let (code, resolved, stderr) = run(&["train", "tiny/lora", "--dry-run", "--set", "optim.offload=host"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(resolved.contains("offload = \"host\""), "{resolved}");
+    assert!(stderr.contains("optimizer: 0 B on the device, ") && stderr.contains(" in host memory"), "{stderr}");
 }
 
 #[test]

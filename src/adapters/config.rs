@@ -133,7 +133,7 @@ pub trait Spec {
         0
     }
 
-    /// Floats per token that one module's correction keeps between forward and backward.
+    /// Floats per token that one module's correction needs again in the backward pass.
     fn retained(&self, site: &Selected) -> usize {
         match site.kind {
             // A's columns are looked up, so there is no x to keep.

@@ -4,7 +4,7 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use lowrank_kernels::four_bit::Quantised;
-use lowrank_kernels::{FrozenWeight, LowRankBackend, Side, bf16, frozen_matmul, frozen_rows};
+use lowrank_kernels::{FrozenWeight, LowRankBackend, Side, bf16, frozen_matmul, frozen_rows, head_loss};
 
 use super::four_bit::{Books, PackedFourBit};
 use crate::recipe::{BaseCompute, BaseDtype, BaseStorage};
@@ -148,6 +148,11 @@ impl<B: LowRankBackend> Weight<B> {
     /// `x [n, rows] · W → [n, cols]`, of a frozen matrix.
     pub fn matmul_transposed(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         frozen_matmul(x, self.frozen(), Side::Backward)
+    }
+
+    /// Summed negative log-likelihood `[1]` of `targets [n]` where `x · Wᵀ` are logits, of a frozen matrix.
+    pub fn loss(&self, x: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
+        head_loss(x, self.frozen(), targets)
     }
 
     /// Rows `ids [n]` as `[n, cols]`.

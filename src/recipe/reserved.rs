@@ -2,8 +2,7 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 9] = [
-    "optim.offload",
+const RESERVED: [&str; 8] = [
     "task=seq_cls",
     "task=token_cls",
     "task=question_ans",

@@ -4,7 +4,7 @@ use lowrank_kernels::four_bit::BLOCKS;
 
 use super::shape::Problem;
 use super::tree::{Part, child};
-use super::{BaseCompute, EvalData, Format, Recipe, Schedule};
+use super::{BaseCompute, EvalData, Format, Offload, Recipe, Schedule};
 use crate::adapters::{AdapterConfig, Shared, Spec, Targets};
 use crate::error::InputError;
 use crate::{Error, Result};
@@ -241,6 +241,10 @@ fn optim(recipe: &Recipe, found: &mut Findings) {
         found.number("optim.adamw.eps", eps, |eps| eps as f32 > 0.0, "a number above 0 in f32");
     }
     found.number("optim.clip", recipe.optim.clip, not_negative, "0 (off) or more");
+    if recipe.optim.offload == Offload::Host && matches!(recipe.adapter, AdapterConfig::None(_)) {
+        let what = "`offload` says where the optimizer's moments lie, and [adapter.none] has no optimizer";
+        found.contradiction("optim.offload", what, "leave it out");
+    }
     lora_plus(recipe, found);
     schedule(recipe, found);
 }

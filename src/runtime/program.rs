@@ -2,11 +2,12 @@
 
 use std::marker::PhantomData;
 
+use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::Device;
 use lowrank_kernels::{Compute, LowRankBackend, TrainBackend};
 
 use super::learner::TensorLearner;
-use super::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Runtime};
+use super::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Processor, Runtime, SelfTest, self_test};
 use crate::adapters::{Injection, inject};
 use crate::models::llama::Llama;
 use crate::models::{self, ModelConfig};
@@ -18,6 +19,7 @@ pub trait Plug: Sync + 'static {
     type Backend: TrainBackend;
     /// `flex`, `ndarray`, `wgpu`, `cuda`.
     const NAME: &'static str;
+    const PROCESSOR: Processor;
     /// Devices found now, with what `--device` calls them.
     fn devices() -> Vec<(DeviceInfo, Device<Self::Backend>)>;
 }
@@ -42,16 +44,20 @@ impl<P: Plug> Runtime for Program<P> {
         P::NAME
     }
 
+    fn processor(&self) -> Processor {
+        P::PROCESSOR
+    }
+
     fn devices(&self) -> Vec<DeviceInfo> {
         P::devices().into_iter().map(|(info, _)| info).collect()
     }
 
+    fn self_test(&self, device: usize) -> Result<SelfTest> {
+        self_test::run::<<P::Backend as AutodiffBackend>::InnerBackend>(&device_number::<P>(device)?)
+    }
+
     fn load(&self, device: usize, base: &BaseSpec<'_>) -> Result<Box<dyn Base>> {
-        let found = P::devices();
-        let names = || found.iter().map(|(info, _)| info.name.as_str()).collect::<Vec<_>>().join(", ");
-        let Some((_, device)) = found.get(device) else {
-            return Err(Error::input(format!("no device {}:{device}", P::NAME)).expected(names()).into());
-        };
+        let device = &device_number::<P>(device)?;
         let compute = Compute::from(base.storage.compute);
         if !P::Backend::computes_in(compute, device) {
             let error = Error::input(format!("{} cannot compute in {}", P::NAME, compute.name())).key("base.compute");
@@ -60,6 +66,15 @@ impl<P: Plug> Runtime for Program<P> {
         let (model, left) = models::load::<P::Backend>(base.config, base.weights, base.storage, base.loftq, device)?;
         Ok(Box::new(TensorBase { model, left, config: base.config.clone() }))
     }
+}
+
+fn device_number<P: Plug>(number: usize) -> Result<Device<P::Backend>> {
+    let mut found = P::devices();
+    if number < found.len() {
+        return Ok(found.swap_remove(number).1);
+    }
+    let names = found.iter().map(|(info, _)| info.name.as_str()).collect::<Vec<_>>().join(", ");
+    Err(Error::input(format!("no device {}:{number}", P::NAME)).expected(names).into())
 }
 
 struct TensorBase<B: TrainBackend> {

@@ -43,7 +43,7 @@ impl Job {
             .line("adapter", self.adapter_line())
             .line("trains", trains)
             .line("data", self.data_line())
-            .line("memory", self.memory_line() + &self.retained_line())
+            .line("memory", self.memory_line() + &self.offload_line() + &self.retained_line())
             .line("device", format!("{} ({})", self.target.device.name, self.target.device.description))
     }
 
@@ -89,13 +89,23 @@ impl Job {
         format!("about {peak}: weights {base} · adapter {adapter} · optimizer {optimizer} · activations {activations}")
     }
 
-    /// What adapters add to what the base's own layers keep.
+    /// Where the optimizer's bytes lie, where not all of them lie on the device.
+    fn offload_line(&self) -> String {
+        let m = &self.memory;
+        if m.optimizer_host == 0 {
+            return String::new();
+        }
+        let [host, device] = [m.optimizer_host, m.optimizer - m.optimizer_host].map(bytes);
+        format!("\noptimizer: {device} on the device, {host} in host memory; a step moves {host} each way")
+    }
+
+    /// What adapters need again going back; much of it is the base's own or computed again.
     fn retained_line(&self) -> String {
         let layers = &self.memory.retained_by_layer;
         let (Some(&least), Some(&most)) = (layers.values().min(), layers.values().max()) else { return String::new() };
         let range = if least == most { bytes(most) } else { format!("{} to {}", bytes(least), bytes(most)) };
         let (all, count) = (bytes(layers.values().sum()), layers.len());
-        format!("\nadapter keeps {range} per layer between forward and backward, {all} in {count} layers")
+        format!("\nadapter needs {range} per layer in the backward pass, {all} in {count} layers")
     }
 }
 

@@ -12,7 +12,8 @@ use crate::adapters::{AdapterConfig, Factors, Loftq, ModuleKind, Origin, Selecte
 use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::data::Report;
 use crate::events::{Bus, Event, Jsonl, RunStarted, truncate_after};
-use crate::runtime::{AdapterSpec, Base, BaseSpec, Learner, cpu_threads};
+use crate::recipe::Offload;
+use crate::runtime::{AdapterSpec, Base, BaseSpec, Learner, Processor, cpu_threads};
 use crate::{Error, Result};
 
 /// A run ready to train, or what there is to say when nothing is left to do.
@@ -186,6 +187,22 @@ impl Job {
         warnings
     }
 
+    /// What each process that works on the run is told before the first step.
+    pub(super) fn notes(&self) -> Vec<Event> {
+        let name = self.target.runtime.name();
+        let text = format!("first step on {name} compiles kernels: this can take a minute");
+        let compiles = self.target.runtime.processor() == Processor::Gpu && self.steps > 0;
+        compiles.then_some(Event::Note { text }).into_iter().collect()
+    }
+
+    /// Settings that have no effect on this device.
+    fn device_warnings(&self) -> Vec<((String, String), usize)> {
+        let runtime = self.target.runtime;
+        let hosted = self.recipe.optim.offload == Offload::Host && runtime.processor() == Processor::Cpu;
+        let text = format!("optim.offload changes nothing on {}: its memory is host memory", runtime.name());
+        hosted.then(|| (("offload".into(), text), 1)).into_iter().collect()
+    }
+
     /// What is worth a warning before the first step; what holds of training and evaluation rows alike comes once.
     pub(super) fn warnings(&self) -> Vec<Event> {
         let warning = |code: &str, text: &str, count| ((code.to_string(), text.to_string()), count);
@@ -204,7 +221,7 @@ impl Job {
         let of_method = self.recipe.adapter.spec().map(|spec| spec.warnings(self.steps)).unwrap_or_default();
         let of_method = of_method.iter().map(|text| warning("adapter", text, 1));
         let mut counts: IndexMap<_, usize> = IndexMap::new();
-        let of_adapter = of_method.chain(self.adapter_warnings());
+        let of_adapter = of_method.chain(self.adapter_warnings()).chain(self.device_warnings());
         for (warning, count) in of_adapter.chain(of("training", &self.splits.train.report)).chain(eval) {
             *counts.entry(warning).or_default() += count;
         }

@@ -9,6 +9,7 @@ use super::{Job, peak_bytes, resident_bytes};
 use crate::checkpoint::{Best, RunDir, RunInfo, TrainState};
 use crate::data::{Batch, Dataset, collate};
 use crate::events::{Bus, Control, Event, Memory, Status, Step, StopKind, Verify};
+use crate::recipe::Offload;
 use crate::runtime::{Base, Learner};
 use crate::tensors::HostTensors;
 use crate::{Error, Result};
@@ -61,6 +62,7 @@ impl Run<'_> {
     pub fn train(mut self, bus: &Bus, control: &Control) -> Result<Outcome> {
         let mut evals = Evals { first: None, last: None };
         bus.emit(self.started_event());
+        self.job.notes().into_iter().for_each(|note| bus.emit(note));
         let left = match self.pilot(bus, control) {
             Ok(Left::Done) => {
                 // The records of a resumed run hold them already.
@@ -104,12 +106,18 @@ impl Run<'_> {
 
     /// What the memory of this process went to.
     fn measured(&self) -> Memory {
-        let bytes = |tensors: HostTensors| tensors.values().map(|tensor| 4 * tensor.values.len() as u64).sum();
-        let peak = peak_bytes();
+        let bytes = |tensors: &HostTensors, counts: fn(&str) -> bool| {
+            let counted = tensors.iter().filter(|(name, _)| counts(name));
+            counted.map(|(_, tensor)| 4 * tensor.values.len() as u64).sum::<u64>()
+        };
+        let is_moment = |name: &str| name.ends_with(".exp_avg") || name.ends_with(".exp_avg_sq");
+        let hosted = self.job.recipe.optim.offload == Offload::Host;
+        let (state, peak) = (self.learner.state(), peak_bytes());
         Memory {
             base: self.base.bytes(),
-            adapter: bytes(self.learner.export()),
-            optimizer: bytes(self.learner.state()),
+            adapter: bytes(&self.learner.export(), |_| true),
+            optimizer: bytes(&state, |_| true),
+            optimizer_host: if hosted { bytes(&state, is_moment) } else { 0 },
             activations: peak.saturating_sub(self.resting),
             peak,
             ..Memory::default()

@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorPrimitive};
 
-use crate::{FrozenWeight, LowRankBackend, Side};
+use crate::{FrozenWeight, LowRankBackend, Side, frozen};
 
 fn wrap<B: Backend, const D: usize>(primitive: B::FloatTensorPrimitive) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
@@ -12,6 +12,11 @@ fn wrap<B: Backend, const D: usize>(primitive: B::FloatTensorPrimitive) -> Tenso
 /// See [`LowRankBackend::frozen_matmul`].
 pub fn frozen_matmul<B: LowRankBackend>(x: Tensor<B, 2>, weight: FrozenWeight<B>, side: Side) -> Tensor<B, 2> {
     wrap(B::frozen_matmul(x.into_primitive().tensor(), weight, side))
+}
+
+/// [`frozen_matmul`] in plain tensor operations, in f32: what faster bodies are tested and measured against.
+pub fn plain_frozen_matmul<B: Backend>(x: Tensor<B, 2>, weight: FrozenWeight<B>, side: Side) -> Tensor<B, 2> {
+    wrap(frozen::plain_matmul::<B>(x.into_primitive().tensor(), weight, side))
 }
 
 /// See [`LowRankBackend::frozen_rows`].

@@ -61,10 +61,8 @@ impl<'a> Bases<'a> {
             let error = Error::input("the original weights are not known: the base's files are quantised");
             return Err(error.file(self.opened.weights.path()).key("--into").found(into.name()).into());
         }
-        let (base, config) = match into {
-            Weights::Original => (self.opened.weights.as_ref(), &self.opened.config),
-            _ => (&self.stored as _, &self.opened.config),
-        };
+        let config = &self.opened.config;
+        let base = if into == Weights::Original { self.opened.weights.as_ref() } else { &self.stored };
         match adapter {
             Some(adapter) => Merged::new(base, config, adapter, into.form()),
             None => Ok(Merged::plain(base, config, into.form())),
