@@ -316,7 +316,7 @@ fn twenty_steps_give_the_known_losses(bench: &Bench) {
         false => traces::known(&bench.name, &found),
     };
     for (k, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        assert!((found - expected).abs() < 2e-4 * expected, "step {k}: {found}, expected {expected}");
+        assert!((found - expected).abs() < 5e-4 * expected, "step {k}: {found}, expected {expected}");
     }
 }
 
