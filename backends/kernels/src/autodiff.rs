@@ -11,9 +11,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
 use crate::term::{self, Wanted};
-use crate::{
-    BlockScales, Compute, Factors, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side,
-};
+use crate::{Compute, Factors, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
 
 #[derive(Debug)]
 struct FrozenMatmul;
@@ -145,24 +143,7 @@ fn attention_backward<B: LowRankBackend, C: CheckpointStrategy>(
 }
 
 fn inner<B: LowRankBackend, C: CheckpointStrategy>(weight: FrozenWeight<Autodiff<B, C>>) -> FrozenWeight<B> {
-    match weight {
-        FrozenWeight::Dense(weight) => FrozenWeight::Dense(weight.primitive),
-        FrozenWeight::Bf16 { codes, table, rows, cols, compute } => {
-            FrozenWeight::Bf16 { codes, table: table.primitive, rows, cols, compute }
-        }
-        FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
-            let scales = match scales {
-                BlockScales::F32(scales) => BlockScales::F32(scales.primitive),
-                BlockScales::Nested { codes, scales, map, offset } => BlockScales::Nested {
-                    codes,
-                    scales: scales.primitive,
-                    map: map.primitive,
-                    offset: offset.primitive,
-                },
-            };
-            FrozenWeight::FourBit(FourBit { codes, scales, book: book.primitive, block, rows, cols, compute })
-        }
-    }
+    weight.map(|float| float.primitive, |int| int)
 }
 
 impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C> {

@@ -124,7 +124,61 @@ impl<B: Backend> Clone for BlockScales<B> {
     }
 }
 
+/// Sizes of a packed matrix.
+#[cfg(feature = "cube")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packing {
+    pub rows: usize,
+    pub cols: usize,
+    /// Elements per scale; 1 where there are no scales.
+    pub block: usize,
+    pub compute: Compute,
+}
+
 impl<B: Backend> FrozenWeight<B> {
+    /// The same weight on another backend, tensor by tensor in a fixed order.
+    pub(crate) fn map<C: Backend>(
+        self,
+        mut float: impl FnMut(FloatTensor<B>) -> FloatTensor<C>,
+        mut int: impl FnMut(IntTensor<B>) -> IntTensor<C>,
+    ) -> FrozenWeight<C> {
+        match self {
+            Self::Dense(weight) => FrozenWeight::Dense(float(weight)),
+            Self::Bf16 { codes, table, rows, cols, compute } => {
+                FrozenWeight::Bf16 { codes: int(codes), table: float(table), rows, cols, compute }
+            }
+            Self::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
+                let codes = int(codes);
+                let scales = match scales {
+                    BlockScales::F32(scales) => BlockScales::F32(float(scales)),
+                    BlockScales::Nested { codes, scales, map, offset } => BlockScales::Nested {
+                        codes: int(codes),
+                        scales: float(scales),
+                        map: float(map),
+                        offset: float(offset),
+                    },
+                };
+                FrozenWeight::FourBit(FourBit { codes, scales, book: float(book), block, rows, cols, compute })
+            }
+        }
+    }
+
+    /// None where the matrix is dense.
+    #[cfg(feature = "cube")]
+    pub(crate) fn packing(&self) -> Option<Packing> {
+        match *self {
+            Self::Dense(_) => None,
+            Self::Bf16 { rows, cols, compute, .. } => Some(Packing { rows, cols, block: 1, compute }),
+            Self::FourBit(FourBit { rows, cols, block, compute, .. }) => Some(Packing { rows, cols, block, compute }),
+        }
+    }
+
+    /// `x · Wᵀ` or `x · W` by way of the whole matrix.
+    pub(crate) fn plain_product(self, x: FloatTensor<B>, side: Side) -> FloatTensor<B> {
+        let weight = self.dense();
+        B::float_matmul(x, if side == Side::Forward { B::float_transpose(weight) } else { weight })
+    }
+
     /// The whole matrix as f32: the plain body's way, which faster backends avoid.
     pub(crate) fn dense(self) -> FloatTensor<B> {
         match self {

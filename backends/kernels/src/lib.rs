@@ -14,7 +14,7 @@ mod cpu_attention;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_four_bit;
 #[cfg(feature = "cube")]
-mod cube;
+pub mod cube;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod exp;
 #[cfg(feature = "flex")]
@@ -62,8 +62,7 @@ pub trait LowRankBackend: Backend {
     /// `x [n, in] · Wᵀ → [n, out]` ([`Side::Forward`]) or `g [n, out] · W → [n, in]` ([`Side::Backward`])
     /// for a frozen `W [out, in]`. The gradient goes to `x` alone and nothing is kept for it but `W` itself.
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
-        let weight = weight.dense();
-        Self::float_matmul(x, if side == Side::Forward { Self::float_transpose(weight) } else { weight })
+        weight.plain_product(x, side)
     }
 
     /// Rows `ids [n]` of a frozen `W [rows, cols]`, as f32 `[n, cols]`. No gradient.
