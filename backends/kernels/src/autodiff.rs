@@ -143,7 +143,8 @@ fn attention_backward<B: LowRankBackend, C: CheckpointStrategy>(
 }
 
 fn inner<B: LowRankBackend, C: CheckpointStrategy>(weight: FrozenWeight<Autodiff<B, C>>) -> FrozenWeight<B> {
-    weight.map(|float| float.primitive, |int| int)
+    let (form, floats, ints) = weight.take_apart();
+    form.assemble(floats.into_iter().map(|float| float.primitive), ints)
 }
 
 impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C> {

@@ -125,7 +125,6 @@ impl<B: Backend> Clone for BlockScales<B> {
 }
 
 /// Sizes of a packed matrix.
-#[cfg(feature = "cube")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Packing {
     pub rows: usize,
@@ -135,41 +134,73 @@ pub(crate) struct Packing {
     pub compute: Compute,
 }
 
-impl<B: Backend> FrozenWeight<B> {
-    /// The same weight on another backend, tensor by tensor in a fixed order.
-    pub(crate) fn map<C: Backend>(
-        self,
-        mut float: impl FnMut(FloatTensor<B>) -> FloatTensor<C>,
-        mut int: impl FnMut(IntTensor<B>) -> IntTensor<C>,
-    ) -> FrozenWeight<C> {
+/// A weight without its tensors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Form {
+    Dense,
+    Bf16(Packing),
+    FourBit(Packing),
+    /// Four bits with nested scales.
+    Nested(Packing),
+}
+
+impl Form {
+    /// None of a dense matrix.
+    #[cfg(feature = "cube")]
+    pub fn packing(self) -> Option<Packing> {
         match self {
-            Self::Dense(weight) => FrozenWeight::Dense(float(weight)),
-            Self::Bf16 { codes, table, rows, cols, compute } => {
-                FrozenWeight::Bf16 { codes: int(codes), table: float(table), rows, cols, compute }
-            }
-            Self::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
-                let codes = int(codes);
-                let scales = match scales {
-                    BlockScales::F32(scales) => BlockScales::F32(float(scales)),
-                    BlockScales::Nested { codes, scales, map, offset } => BlockScales::Nested {
-                        codes: int(codes),
-                        scales: float(scales),
-                        map: float(map),
-                        offset: float(offset),
-                    },
-                };
-                FrozenWeight::FourBit(FourBit { codes, scales, book: float(book), block, rows, cols, compute })
-            }
+            Self::Dense => None,
+            Self::Bf16(packing) | Self::FourBit(packing) | Self::Nested(packing) => Some(packing),
         }
     }
 
-    /// None where the matrix is dense.
-    #[cfg(feature = "cube")]
-    pub(crate) fn packing(&self) -> Option<Packing> {
-        match *self {
-            Self::Dense(_) => None,
-            Self::Bf16 { rows, cols, compute, .. } => Some(Packing { rows, cols, block: 1, compute }),
-            Self::FourBit(FourBit { rows, cols, block, compute, .. }) => Some(Packing { rows, cols, block, compute }),
+    /// The weight of these tensors, in the order of [`FrozenWeight::take_apart`].
+    ///
+    /// # Panics
+    /// If there are too few.
+    pub fn assemble<B: Backend>(
+        self,
+        floats: impl IntoIterator<Item = FloatTensor<B>>,
+        ints: impl IntoIterator<Item = IntTensor<B>>,
+    ) -> FrozenWeight<B> {
+        let (mut floats, mut ints) = (floats.into_iter(), ints.into_iter());
+        let mut float = || floats.next().expect("as many as were taken apart");
+        let mut int = || ints.next().expect("as many as were taken apart");
+        match self {
+            Self::Dense => FrozenWeight::Dense(float()),
+            Self::Bf16(Packing { rows, cols, compute, .. }) => {
+                FrozenWeight::Bf16 { codes: int(), table: float(), rows, cols, compute }
+            }
+            Self::FourBit(Packing { rows, cols, block, compute }) => {
+                let (codes, book, scales) = (int(), float(), BlockScales::F32(float()));
+                FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute })
+            }
+            Self::Nested(Packing { rows, cols, block, compute }) => {
+                let (codes, book) = (int(), float());
+                let scales = BlockScales::Nested { codes: int(), scales: float(), map: float(), offset: float() };
+                FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute })
+            }
+        }
+    }
+}
+
+impl<B: Backend> FrozenWeight<B> {
+    /// What the weight is, and its tensors.
+    pub(crate) fn take_apart(self) -> (Form, Vec<FloatTensor<B>>, Vec<IntTensor<B>>) {
+        match self {
+            Self::Dense(weight) => (Form::Dense, vec![weight], vec![]),
+            Self::Bf16 { codes, table, rows, cols, compute } => {
+                (Form::Bf16(Packing { rows, cols, block: 1, compute }), vec![table], vec![codes])
+            }
+            Self::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
+                let packing = Packing { rows, cols, block, compute };
+                match scales {
+                    BlockScales::F32(scales) => (Form::FourBit(packing), vec![book, scales], vec![codes]),
+                    BlockScales::Nested { codes: inner, scales, map, offset } => {
+                        (Form::Nested(packing), vec![book, scales, map, offset], vec![codes, inner])
+                    }
+                }
+            }
         }
     }
 

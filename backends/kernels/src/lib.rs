@@ -14,7 +14,7 @@ mod cpu_attention;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_four_bit;
 #[cfg(feature = "cube")]
-pub mod cube;
+mod cube;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod exp;
 #[cfg(feature = "flex")]
@@ -38,6 +38,9 @@ pub mod testing;
 pub use attention::{
     AttentionLayout, FusedAttention, Heads, PositionTensors, Positions, Qkv, attend, join_heads, split_heads,
 };
+#[cfg(feature = "cube")]
+#[doc(hidden)]
+pub use cube::sources;
 pub use frozen::{BlockScales, Compute, FourBit, FrozenWeight, Side};
 pub use mask::{DropoutKey, path_hash};
 pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows};

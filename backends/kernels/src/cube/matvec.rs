@@ -16,7 +16,7 @@ use crate::frozen::Packing;
 pub(super) const MOST_ROWS: usize = 8;
 
 /// Units that share a row of `W`.
-const UNITS: usize = 64;
+pub(super) const UNITS: usize = 64;
 
 /// Rows of `W` that a cube multiplies with what it read of `x`.
 const ROWS: usize = 4;

@@ -17,6 +17,7 @@ use burn_cubecl::kernel::cast;
 use burn_cubecl::{CubeBackend, CubeRuntime, FloatElement, IntElement};
 use cubecl::features::TypeUsage;
 
+use crate::frozen::Form;
 use crate::{Compute, FrozenWeight, LowRankBackend, Side};
 
 /// A frozen weight of any [`CubeBackend`] on `R`: the element types say nothing about its tensors.
@@ -29,10 +30,11 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> LowRankBac
     }
 
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
-        let Some(packing) = weight.packing() else {
-            return weight.plain_product(x, side);
+        let (form, floats, ints) = weight.take_apart();
+        let Some(packing) = form.packing() else {
+            return form.assemble::<Self>(floats, ints).plain_product(x, side);
         };
-        let weight: Weight<R> = weight.map(|float| float, |int| int);
+        let weight: Weight<R> = form.assemble(floats, ints);
         let float = x.dtype;
         let y = match side {
             Side::Forward if x.meta.shape()[0] <= matvec::MOST_ROWS => matvec::product(x, &weight, packing),
@@ -42,12 +44,13 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> LowRankBac
     }
 
     fn frozen_rows(weight: FrozenWeight<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
-        match weight.packing() {
-            Some(packing) if matches!(weight, FrozenWeight::FourBit(_)) => {
-                let weight: Weight<R> = weight.map(|float| float, |int| int);
+        let (form, floats, ints) = weight.take_apart();
+        match form {
+            Form::Dense | Form::Bf16(_) => form.assemble::<Self>(floats, ints).rows(ids),
+            Form::FourBit(packing) | Form::Nested(packing) => {
+                let weight: Weight<R> = form.assemble(floats, ints);
                 Self::float_select(slices::dense(&weight, packing, &ids), 0, ids)
             }
-            _ => weight.rows(ids),
         }
     }
 }

@@ -105,8 +105,8 @@ fn bf16_entries<N: Size>(codes: &Array<u32>, index: usize) -> Vector<f32, N> {
     let mut entries = Vector::empty();
     #[unroll]
     for i in 0..N::value() {
-        let half = ((index + i) % 2) as u32;
-        let bits = (codes[(index + i) / 2] >> (16 * half)) << 16;
+        let half = (index % 2 + i % 2) as u32;
+        let bits = (codes[index / 2 + i / 2] >> (16 * half)) << 16;
         entries[i] = f32::reinterpret(bits);
     }
     entries
