@@ -1,8 +1,8 @@
 //! What a user can observe, on burn-flex.
 
+mod four_bit;
 mod layout;
 mod pilot;
-mod quantised;
 mod suite;
 
 use lowrank::runtime::Runtime;

@@ -9,11 +9,13 @@ macro_rules! shipped {
 /// `NAME` is the file `recipes/NAME.toml`.
 pub const SHIPPED: Shipped = shipped![
     "tiny/lora",
+    "tiny/qlora",
     "tiny/adalora",
     "tiny/lora_drop",
     "tiny/full",
     "tiny/pretrain",
     "smollm2/e2e",
+    "smollm2/qlora",
     "claims/rslora",
     "claims/lora_plus",
     "claims/lora_fa",

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Hashes;
-use crate::events::Status;
+use crate::events::{Memory, Status};
 use crate::{Error, Result};
 
 /// Rewritten as a whole at the start and at the end of each process that works on the run.
@@ -29,6 +29,9 @@ pub struct RunInfo {
     /// Over all processes that worked on the run.
     pub wall_seconds: f64,
     pub peak_mem_bytes: u64,
+    /// What the last process measured, once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
 }
 
 /// How a run stands; `Running` also after a kill, which leaves no time to say otherwise.
@@ -69,6 +72,7 @@ impl RunInfo {
             steps: 0,
             wall_seconds: 0.0,
             peak_mem_bytes: 0,
+            memory: None,
         }
     }
 

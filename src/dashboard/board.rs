@@ -119,7 +119,7 @@ impl Run {
             }
             Event::Saved { step, .. } => self.saved = Some((*step, record.t)),
             Event::RunEnded { status, .. } => self.ended = Some(*status),
-            Event::Pilot(_) | Event::Sample { .. } | Event::Warning { .. } => {}
+            Event::Pilot(_) | Event::Sample { .. } | Event::Warning { .. } | Event::Memory { .. } => {}
         }
     }
 

@@ -74,7 +74,7 @@ impl Theme {
 
     pub fn kind(self, kind: Kind) -> Style {
         match kind {
-            Kind::Start | Kind::Pilot | Kind::Step | Kind::Ranks => self.dim(),
+            Kind::Start | Kind::Pilot | Kind::Step | Kind::Ranks | Kind::Memory => self.dim(),
             Kind::Eval => self.fg(80),
             Kind::Saved => self.fg(114),
             Kind::Sample => self.fg(176),

@@ -197,7 +197,7 @@ fn render(line: &Line, progress: &Progress, color: bool) -> String {
     };
     let word = format!("{:<6}", line.kind.word());
     let code = match line.kind {
-        Kind::Start | Kind::Pilot | Kind::Step | Kind::Ranks => "2",
+        Kind::Start | Kind::Pilot | Kind::Step | Kind::Ranks | Kind::Memory => "2",
         Kind::Eval => "36",
         Kind::Saved => "32",
         Kind::Sample => "35",

@@ -1,6 +1,6 @@
 //! An event as one line of text, for the console and the dashboard's log.
 
-use super::{Eval, Event, ModuleRank, RunStarted, Status, Step, units};
+use super::{Eval, Event, Memory, ModuleRank, RunStarted, Status, Step, units};
 
 /// The word a line starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +13,7 @@ pub enum Kind {
     Saved,
     Sample,
     Warn,
+    Memory,
     Done,
 }
 
@@ -27,6 +28,7 @@ impl Kind {
             Kind::Saved => "saved",
             Kind::Sample => "sample",
             Kind::Warn => "warn",
+            Kind::Memory => "memory",
             Kind::Done => "done",
         }
     }
@@ -54,6 +56,7 @@ impl Line {
                 (Kind::Sample, format!("{} → {}", printable(prompt), printable(text)))
             }
             Event::Warning { code, text, count } => (Kind::Warn, format!("{code} ×{count}  {}", printable(text))),
+            Event::Memory { predicted, measured } => (Kind::Memory, memory(predicted, measured)),
             Event::RunEnded { status, seconds, verify } => {
                 let verify = verify.as_ref().map_or(String::new(), |verify| {
                     format!("  saved equals trained within {}", units::rate(verify.max_abs_logit_diff))
@@ -84,6 +87,20 @@ fn start(run: &RunStarted) -> String {
         run.device
     );
     if run.resumed_from > 0 { format!("resumed from step {}  {trains}", run.resumed_from) } else { trains }
+}
+
+fn memory(predicted: &Memory, measured: &Memory) -> String {
+    let part = |name: &str, of: fn(&Memory) -> u64| {
+        format!("{name} {} (estimated {})", units::bytes(of(measured)), units::bytes(of(predicted)))
+    };
+    let parts = [
+        part("peak", |m| m.peak),
+        part("weights", |m| m.base),
+        part("adapter", |m| m.adapter),
+        part("optimizer", |m| m.optimizer),
+        part("activations", |m| m.activations),
+    ];
+    parts.join(" · ")
 }
 
 fn train(step: &Step) -> String {

@@ -67,6 +67,11 @@ pub enum Event {
         text: String,
         count: usize,
     },
+    /// Bytes as they were foretold and as they turned out, before the run ends.
+    Memory {
+        predicted: Memory,
+        measured: Memory,
+    },
     RunEnded {
         status: Status,
         seconds: f64,
@@ -84,7 +89,11 @@ impl Event {
             | Event::Norms { step, .. }
             | Event::Saved { step, .. }
             | Event::Sample { step, .. } => Some(*step),
-            Event::RunStarted(_) | Event::Pilot(_) | Event::Warning { .. } | Event::RunEnded { .. } => None,
+            Event::RunStarted(_)
+            | Event::Pilot(_)
+            | Event::Warning { .. }
+            | Event::Memory { .. }
+            | Event::RunEnded { .. } => None,
         }
     }
 }
@@ -113,9 +122,9 @@ pub struct Memory {
     pub base: u64,
     pub adapter: u64,
     pub optimizer: u64,
-    /// Predicted activations at the largest batch.
+    /// Activations at the largest batch; measured, whatever the peak has above what stays resident between steps.
     pub activations: u64,
-    /// Predicted peak of the whole process.
+    /// Peak of the whole process.
     pub peak: u64,
     #[serde(default)]
     pub retained_by_layer: IndexMap<String, u64>,

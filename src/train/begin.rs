@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::artifact::model_values;
 use super::run::active_ranks;
 use super::save::split;
-use super::{Initial, Job, Options, Run};
+use super::{Initial, Job, Options, Run, resident_bytes};
 use crate::adapters::{AdapterConfig, ModuleKind, Origin, Selected};
 use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::data::Report;
@@ -151,7 +151,7 @@ impl Job {
             ..TrainState::default()
         };
         let ranks = active_ranks(learner.as_ref());
-        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0, ranks })
+        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0, ranks, resting: resident_bytes() })
     }
 
     fn hashes(&self) -> Result<Hashes> {

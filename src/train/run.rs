@@ -8,8 +8,9 @@ use super::optimize::{Place, optimize};
 use super::{Job, peak_bytes, resident_bytes};
 use crate::checkpoint::{Best, RunDir, RunInfo, TrainState};
 use crate::data::{Batch, Dataset, collate};
-use crate::events::{Bus, Control, Event, Status, Step, StopKind, Verify};
+use crate::events::{Bus, Control, Event, Memory, Status, Step, StopKind, Verify};
 use crate::runtime::{Base, Learner};
+use crate::tensors::HostTensors;
 use crate::{Error, Result};
 
 /// A run that is ready to train, fresh or resumed.
@@ -25,6 +26,8 @@ pub struct Run<'a> {
     pub(super) resumed_from: usize,
     /// Active rank of each module, of a method that changes them, as last reported.
     pub(super) ranks: Vec<usize>,
+    /// Resident bytes once base and adapter were loaded.
+    pub(super) resting: u64,
 }
 
 /// How a run ended.
@@ -82,6 +85,9 @@ impl Run<'_> {
             Err(error) => (Status::Failed, None, Err(error)),
         };
         self.state.elapsed_seconds = bus.seconds();
+        let measured = self.measured();
+        bus.emit(Event::Memory { predicted: self.job.memory.clone(), measured: measured.clone() });
+        self.info.memory = Some(measured);
         bus.emit(Event::RunEnded { status, seconds: bus.seconds(), verify: verify.clone() });
         self.write_info(status)?;
         result?;
@@ -94,6 +100,20 @@ impl Run<'_> {
             verify,
             signal: control.signal(),
         })
+    }
+
+    /// What the memory of this process went to.
+    fn measured(&self) -> Memory {
+        let bytes = |tensors: HostTensors| tensors.values().map(|tensor| 4 * tensor.values.len() as u64).sum();
+        let peak = peak_bytes();
+        Memory {
+            base: self.base.bytes(),
+            adapter: bytes(self.learner.export()),
+            optimizer: bytes(self.learner.state()),
+            activations: peak.saturating_sub(self.resting),
+            peak,
+            ..Memory::default()
+        }
     }
 
     fn steps(&mut self, bus: &Bus, control: &Control, evals: &mut Evals) -> Result<Left> {

@@ -1,31 +1,57 @@
 //! The rows of the conformance matrix: every method with its defaults, and with what changes its arithmetic.
 
 use lowrank::adapters::METHODS;
+use lowrank::recipe::{BaseStorage, Blocks, Quant};
 
 #[derive(Clone, Copy)]
 pub struct Case {
     /// The recipe's table `[adapter.METHOD]`, and its keys as JSON.
     pub method: &'static str,
     pub keys: &'static str,
+    pub base: Base,
     /// Properties that do not hold, and why.
     pub except: &'static [(&'static str, &'static str)],
+}
+
+/// How the base is stored.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Base {
+    Dense,
+    /// NF4 in blocks of 64, scales nested.
+    Nf4,
+}
+
+impl Base {
+    pub const ALL: [Base; 2] = [Base::Dense, Base::Nf4];
+
+    pub fn storage(self) -> BaseStorage {
+        let quant = (self == Base::Nf4).then(|| Quant::Nf4(Blocks::default()));
+        BaseStorage { quant, ..BaseStorage::default() }
+    }
 }
 
 impl Case {
     pub fn name(&self) -> String {
         let keys = self.keys.trim_matches(['{', '}', ' ']).replace('"', "").replace(": ", "=");
-        format!("{} {keys}", self.method).trim_end().to_string()
+        let base = if self.base == Base::Nf4 { "nf4 " } else { "" };
+        format!("{base}{} {keys}", self.method).trim_end().to_string()
     }
 }
 
-/// Methods that are not listed here are held to everything, with their defaults.
+/// Methods that are not listed here are held to everything, with their defaults; over NF4 each method is, as it is first listed.
 pub fn cases() -> Vec<Case> {
     let unlisted = METHODS.iter().filter(|method| CASES.iter().all(|case| case.method != method.name));
-    CASES.iter().copied().chain(unlisted.map(|method| case(method.name, "{}"))).collect()
+    let dense: Vec<Case> = CASES.iter().copied().chain(unlisted.map(|method| case(method.name, "{}"))).collect();
+    let first = |method: &str| dense.iter().copied().find(|case| case.method == method);
+    let mut methods: Vec<&str> = dense.iter().map(|case| case.method).collect();
+    methods.dedup();
+    let nf4: Vec<Case> =
+        methods.iter().filter_map(|method| first(method)).map(|case| Case { base: Base::Nf4, ..case }).collect();
+    dense.into_iter().chain(nf4).collect()
 }
 
 const fn case(method: &'static str, keys: &'static str) -> Case {
-    Case { method, keys, except: &[] }
+    Case { method, keys, base: Base::Dense, except: &[] }
 }
 
 const DETACHED: (&str, &str) =

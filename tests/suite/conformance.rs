@@ -2,20 +2,24 @@
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use lowrank::adapters::merge::{OutDtype, merge};
 use lowrank::adapters::peft::{self, AdapterTensors, PeftConfig};
 use lowrank::adapters::{AdapterConfig, Module, trainable};
 use lowrank::data::Batch;
-use lowrank::models::{Opened, Safetensors};
-use lowrank::recipe::{BaseDtype, BaseStorage, Optim};
+use lowrank::models::{self, Opened, Safetensors};
+use lowrank::recipe::{BaseDtype, BaseStorage, Optim, Quant};
 use lowrank::runtime::{AdapterSpec, Base, BaseSpec, Learner, Micro, Runtime};
-use lowrank::tensors::HostTensors;
+use lowrank::tensors::{self, HostTensor, HostTensors};
 use lowrank::train::attach_saved;
+use lowrank_kernels::four_bit::Quantised;
 use serde_json::json;
+use tempfile::TempDir;
 
-use super::cases::{Case, cases};
+use super::cases::{self, Case, cases};
 use super::golden::{Fixtures, assert_close, attach, difference, e2e, load, one_after_the_other, open};
+use super::traces;
 
 /// Optimizer steps a method may plan for, and how many of them the checks take.
 const TOTAL: usize = 12;
@@ -24,22 +28,65 @@ const STEPS: usize = 3;
 /// One method on one backend.
 struct Bench<'a> {
     runtime: &'a dyn Runtime,
-    opened: &'a Opened,
+    name: String,
+    under: &'a Under,
     base: &'a dyn Base,
     golden: &'a Fixtures,
     adapter: AdapterConfig,
 }
 
+/// What learners stand on.
+struct Under {
+    opened: Opened,
+    base: Box<dyn Base>,
+    /// The base's values in a file of f32: what it computes with, and what a merge adds to.
+    dense: Opened,
+    _dir: Option<TempDir>,
+}
+
+impl Under {
+    fn new(runtime: &dyn Runtime, stored: cases::Base) -> Self {
+        let storage = stored.storage();
+        let opened = open("llama");
+        let base = load(runtime, &opened, storage);
+        let Some(quant) = storage.quant else { return Self { base, dense: open("llama"), opened, _dir: None } };
+        let dir = dequantised(&opened, quant);
+        let dense = models::open(&dir.path().display().to_string(), Path::new("/")).unwrap();
+        Self { opened, base, dense, _dir: Some(dir) }
+    }
+}
+
+/// The model with every linear of its blocks quantised and dequantised again on the host.
+fn dequantised(opened: &Opened, quant: Quant) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let values = |(name, shape): (String, Vec<usize>)| {
+        let mut values = opened.weights.read(&name).unwrap();
+        if name.starts_with("model.layers.") && shape.len() == 2 {
+            values = Quantised::new(&values, quant.format()).dequantise();
+        }
+        (name, HostTensor { shape, values })
+    };
+    let tensors: HostTensors = opened.config.tensors().into_iter().map(values).collect();
+    std::fs::write(dir.path().join("model.safetensors"), tensors::encode(&tensors).unwrap()).unwrap();
+    for file in std::fs::read_dir(e2e("llama").join("base")).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_some_and(|extension| extension == "json") {
+            std::fs::copy(&file, dir.path().join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    dir
+}
+
 type Check = fn(&Bench);
 
 /// In the order of the table's columns.
-const PROPERTIES: [(&str, Check); 10] = [
+const PROPERTIES: [(&str, Check); 11] = [
     ("identity", starts_as_the_base),
     ("trainable", trains_exactly_what_it_says),
     ("frozen", leaves_the_base_alone),
     ("gradient", gradients_are_finite_differences),
     ("accumulate", two_halves_are_one_batch),
     ("recompute", checkpointed_gradients_are_the_same),
+    ("trace", twenty_steps_give_the_known_losses),
     ("resume", goes_on_bit_for_bit),
     ("save/load", reads_back_what_it_saved),
     ("peft", writes_what_peft_reads),
@@ -48,16 +95,17 @@ const PROPERTIES: [(&str, Check); 10] = [
 
 pub fn every_method_has_every_property(runtime: &dyn Runtime) {
     let cases = cases();
-    let (opened, golden) = (open("llama"), Fixtures::read(e2e("llama").join("fixtures.safetensors")));
-    let base = load(runtime, &opened, BaseDtype::F32);
+    let golden = Fixtures::read(e2e("llama").join("fixtures.safetensors"));
+    let bases = cases::Base::ALL.map(|stored| Under::new(runtime, stored));
     let head = format!("methods on {}", runtime.name());
     let width = cases.iter().map(|case| case.name().len()).chain([head.len()]).max().unwrap_or_default();
     let mut table = format!("\n{head:<width$}");
     PROPERTIES.iter().for_each(|(name, _)| table += &format!(" {name:<10}"));
     let mut failures = Vec::new();
     for case in &cases {
-        let adapter = case.adapter();
-        let bench = Bench { runtime, opened: &opened, base: base.as_ref(), golden: &golden, adapter };
+        let under = &bases[case.base as usize];
+        let (base, adapter) = (under.base.as_ref(), case.adapter());
+        let bench = Bench { runtime, name: case.name(), under, base, golden: &golden, adapter };
         table += &format!("\n{:<width$}", case.name());
         for (property, check) in PROPERTIES {
             let cell = match case.exempt(property) {
@@ -133,25 +181,31 @@ impl Bench<'_> {
         (PeftConfig::new(saved_as, "base"), tensors)
     }
 
+    fn quantised(&self) -> bool {
+        self.under._dir.is_some()
+    }
+
     fn modules(&self) -> Vec<Module> {
-        Module::list(&self.opened.config)
+        Module::list(&self.under.opened.config)
     }
 
     fn load(&self, weights: &Safetensors) -> Box<dyn Base> {
-        let spec = BaseSpec { config: &self.opened.config, weights, storage: BaseStorage::default() };
+        let spec = BaseSpec { config: &self.under.opened.config, weights, storage: BaseStorage::default() };
         self.runtime.load(0, &spec).unwrap()
     }
 }
 
 fn starts_as_the_base(bench: &Bench) {
-    assert_close(&bench.logits(bench.fresh().as_ref()), &bench.golden.f32("base.logits"), 1e-4, "logits");
+    let dense = load(bench.runtime, &bench.under.dense, BaseDtype::F32);
+    let dense = bench.logits(attach(dense.as_ref(), &AdapterConfig::none(), 0).as_ref());
+    assert_close(&bench.logits(bench.fresh().as_ref()), &dense, 1e-4, "logits");
     let (plain, fresh) = (attach(bench.base, &AdapterConfig::none(), 0), bench.fresh());
     assert_close(&bench.logits(fresh.as_ref()), &bench.logits(plain.as_ref()), 2e-5, "logits");
 }
 
 fn trains_exactly_what_it_says(bench: &Bench) {
     let mut learner = bench.fresh();
-    assert_eq!(learner.trainable(), trainable(&bench.opened.config, &bench.adapter, learner.adapted()));
+    assert_eq!(learner.trainable(), trainable(&bench.under.opened.config, &bench.adapter, learner.adapted()));
     bench.backward(learner.as_mut(), &bench.golden.train_batch(0));
     assert!(learner.trainable().keys().eq(learner.gradients().keys()), "what trains is what has gradients");
     let before = learner.export();
@@ -233,6 +287,32 @@ fn checkpointed_gradients_are_the_same(bench: &Bench) {
     plain.iter().for_each(|(path, gradient)| assert_close(gradient, &again[path], 1e-5, path));
 }
 
+/// Over NF4 what the same steps give over its values in f32; else what burn-flex gave when it was last looked at, see
+/// `traces.rs`.
+fn twenty_steps_give_the_known_losses(bench: &Bench) {
+    let trace = |base: &dyn Base| {
+        let optim = Optim::default();
+        let spec = AdapterSpec { total_steps: 20, ..AdapterSpec::fresh(&bench.adapter, &optim, 3) };
+        let mut learner = base.attach(&spec).unwrap();
+        let step = |k: usize| {
+            let batch = bench.golden.train_batch(k);
+            let micro = Micro { weight: 1.0 / batch.trained_tokens() as f64, ..Micro::default() };
+            let loss = learner.accumulate(&batch, &micro).unwrap().loss * micro.weight;
+            learner.step(1e-2, 0.9);
+            loss
+        };
+        (0..20).map(step).collect::<Vec<f64>>()
+    };
+    let found = trace(bench.base);
+    let expected = match bench.quantised() {
+        true => trace(load(bench.runtime, &bench.under.dense, BaseDtype::F32).as_ref()),
+        false => traces::known(&bench.name, &found),
+    };
+    for (k, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        assert!((found - expected).abs() < 2e-4 * expected, "step {k}: {found}, expected {expected}");
+    }
+}
+
 fn goes_on_bit_for_bit(bench: &Bench) {
     let run = |break_after: Option<usize>| {
         let mut learner = bench.fresh();
@@ -257,7 +337,7 @@ fn reads_back_what_it_saved(bench: &Bench) {
     let (config, tensors) = bench.exported(learner.as_ref());
     let dir = tempfile::tempdir().unwrap();
     peft::write(dir.path(), &config, &tensors, &bench.modules()).unwrap();
-    let (again, _) = attach_saved(bench.base, &bench.opened.config, dir.path()).unwrap();
+    let (again, _) = attach_saved(bench.base, &bench.under.opened.config, dir.path()).unwrap();
     assert_close(&bench.logits(again.as_ref()), &bench.logits(learner.as_ref()), 2e-5, "logits");
 }
 
@@ -277,9 +357,16 @@ fn merged_weights_do_the_same(bench: &Bench) {
     learner.finish();
     let out = tempfile::tempdir().unwrap();
     let merged = out.path().join("merged");
-    let weights = bench.opened.weights.as_ref();
-    merge(weights, &bench.opened.config, &bench.exported(learner.as_ref()), OutDtype::F32, &merged, &mut |_, _| {})
-        .unwrap();
+    let dense = &bench.under.dense;
+    merge(
+        dense.weights.as_ref(),
+        &dense.config,
+        &bench.exported(learner.as_ref()),
+        OutDtype::F32,
+        &merged,
+        &mut |_, _| {},
+    )
+    .unwrap();
     let base = bench.load(&Safetensors::open_dir(&merged).unwrap());
     let plain = attach(base.as_ref(), &AdapterConfig::none(), 0);
     assert_close(&bench.logits(plain.as_ref()), &bench.logits(learner.as_ref()), 1e-4, "logits");

@@ -10,6 +10,8 @@ pub mod lora_drop;
 pub mod lora_fa;
 pub mod lora_plus;
 pub mod parity;
+pub mod quantised;
+mod traces;
 pub mod training;
 
 /// One `#[test]` for each check of the suite, on the runtime given.
@@ -35,7 +37,8 @@ macro_rules! on {
                 a_shared_gradient_is_the_sum_over_its_uses, modules_go_on_sharing_after_steps;
             lora_fa: a_stays_and_the_update_stays_in_its_rows, what_adapters_keep_is_what_was_foretold,
                 corrected_training_survives_a_round_trip, saved_as_lora_it_gives_the_same_logits;
-            lora_plus: rates_differ_and_the_gradient_norm_does_not);
+            lora_plus: rates_differ_and_the_gradient_norm_does_not;
+            quantised: equals_bitsandbytes_and_peft, takes_the_bits_it_says, a_trained_weight_is_its_dequantised_self);
     };
     (@tests $runtime:expr; $($module:ident: $($name:ident),*);*) => {
         $(mod $module {
