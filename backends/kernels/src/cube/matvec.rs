@@ -64,6 +64,8 @@ pub(super) fn matvec<F: Float, N: Size>(
     #[define(F)] _dtype: StorageType,
 ) {
     let (rows, cols) = (rows as usize, cols as usize);
+    let vector = N::value().comptime();
+    let parts = comptime![run / vector];
     let unit = UNIT_POS as usize;
     let first = CUBE_POS * ROWS;
     let mut sums = Array::<f32>::new(ROWS * m);
@@ -80,14 +82,14 @@ pub(super) fn matvec<F: Float, N: Size>(
             let index = min(first + r, rows - 1) * cols + col;
             let scale = Vector::<f32, N>::new(weight.scale(index, block));
             #[unroll]
-            for part in 0..run / N::value() {
-                let at = part * N::value();
+            for part in 0..parts {
+                let at = part * vector;
                 let w = rounded::<F, N>(weight.entries::<N>(index + at) * scale);
                 #[unroll]
                 for i in 0..m {
-                    let product = w * rounded::<F, N>(x[(i * cols + col + at) / N::value()]);
+                    let product = w * rounded::<F, N>(x[(i * cols + col + at) / vector]);
                     #[unroll]
-                    for k in 0..N::value() {
+                    for k in 0..vector {
                         sums[r * m + i] += product[k];
                     }
                 }

@@ -1,7 +1,7 @@
 //! Products with slices of `W` that are decoded one after the other into the same scratch memory.
 //!
-//! Both sides cut the columns of `y`, so no sum crosses slices. Against a kernel that decodes inside its own tiles this writes and
-//! reads the decoded weights once more, and gains burn's matrix product with its tensor cores and tuning.
+//! Both sides cut the columns of `y`, so no sum crosses slices. Against a kernel that decodes inside its own tiles this writes the
+//! decoded weights and reads them again, and gains burn's matrix product with its tensor cores and tuning.
 
 use std::ops::Range;
 
