@@ -18,6 +18,9 @@ pub(super) const MOST_ROWS: usize = 8;
 /// Units that share a row of `W`.
 pub(super) const UNITS: usize = 64;
 
+/// Halvings from all units to one.
+const STEPS: usize = UNITS.ilog2() as usize;
+
 /// Rows of `W` that a cube multiplies with what it read of `x`.
 const ROWS: usize = 4;
 
@@ -114,8 +117,9 @@ fn reduce(sums: &Array<f32>, y: &mut Array<f32>, rows: usize, #[comptime] m: usi
     for i in 0..ROWS * m {
         shared[i * UNITS + unit] = sums[i];
     }
-    let mut half = UNITS / 2;
-    while half > 0 {
+    #[unroll]
+    for step in 0..STEPS {
+        let half = comptime![UNITS >> (step + 1)];
         sync_cube();
         if unit < half {
             #[unroll]
@@ -123,7 +127,6 @@ fn reduce(sums: &Array<f32>, y: &mut Array<f32>, rows: usize, #[comptime] m: usi
                 shared[i * UNITS + unit] += shared[i * UNITS + unit + half];
             }
         }
-        half /= 2;
     }
     sync_cube();
     let row = CUBE_POS * ROWS + unit / m;
