@@ -14,10 +14,7 @@ use crate::norm::RmsNorm;
 use crate::recompute::{Repeatable, repeatable};
 use crate::swiglu::SwiGlu;
 use crate::term::{self, Wanted};
-use crate::{
-    BlockScales, Compute, Factors, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side,
-    head,
-};
+use crate::{Compute, Factors, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, head};
 
 #[derive(Debug)]
 struct FrozenMatmul;
@@ -160,24 +157,8 @@ fn attention_backward<B: LowRankBackend, C: CheckpointStrategy>(
 }
 
 fn inner<B: LowRankBackend, C: CheckpointStrategy>(weight: FrozenWeight<Autodiff<B, C>>) -> FrozenWeight<B> {
-    match weight {
-        FrozenWeight::Dense(weight) => FrozenWeight::Dense(weight.primitive),
-        FrozenWeight::Bf16 { codes, table, rows, cols, compute } => {
-            FrozenWeight::Bf16 { codes, table: table.primitive, rows, cols, compute }
-        }
-        FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
-            let scales = match scales {
-                BlockScales::F32(scales) => BlockScales::F32(scales.primitive),
-                BlockScales::Nested { codes, scales, map, offset } => BlockScales::Nested {
-                    codes,
-                    scales: scales.primitive,
-                    map: map.primitive,
-                    offset: offset.primitive,
-                },
-            };
-            FrozenWeight::FourBit(FourBit { codes, scales, book: book.primitive, block, rows, cols, compute })
-        }
-    }
+    let (form, floats, ints) = weight.take_apart();
+    form.assemble(floats.into_iter().map(|float| float.primitive), ints)
 }
 
 impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C> {

@@ -124,7 +124,92 @@ impl<B: Backend> Clone for BlockScales<B> {
     }
 }
 
+/// Sizes of a packed matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packing {
+    pub rows: usize,
+    pub cols: usize,
+    /// Elements per scale; 1 where there are no scales.
+    pub block: usize,
+    pub compute: Compute,
+}
+
+/// A weight without its tensors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Form {
+    Dense,
+    Bf16(Packing),
+    FourBit(Packing),
+    /// Four bits with nested scales.
+    Nested(Packing),
+}
+
+impl Form {
+    /// None of a dense matrix.
+    #[cfg(feature = "cube")]
+    pub fn packing(self) -> Option<Packing> {
+        match self {
+            Self::Dense => None,
+            Self::Bf16(packing) | Self::FourBit(packing) | Self::Nested(packing) => Some(packing),
+        }
+    }
+
+    /// The weight of these tensors, in the order of [`FrozenWeight::take_apart`].
+    ///
+    /// # Panics
+    /// If there are too few.
+    pub fn assemble<B: Backend>(
+        self,
+        floats: impl IntoIterator<Item = FloatTensor<B>>,
+        ints: impl IntoIterator<Item = IntTensor<B>>,
+    ) -> FrozenWeight<B> {
+        let (mut floats, mut ints) = (floats.into_iter(), ints.into_iter());
+        let mut float = || floats.next().expect("as many as were taken apart");
+        let mut int = || ints.next().expect("as many as were taken apart");
+        match self {
+            Self::Dense => FrozenWeight::Dense(float()),
+            Self::Bf16(Packing { rows, cols, compute, .. }) => {
+                FrozenWeight::Bf16 { codes: int(), table: float(), rows, cols, compute }
+            }
+            Self::FourBit(Packing { rows, cols, block, compute }) => {
+                let (codes, book, scales) = (int(), float(), BlockScales::F32(float()));
+                FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute })
+            }
+            Self::Nested(Packing { rows, cols, block, compute }) => {
+                let (codes, book) = (int(), float());
+                let scales = BlockScales::Nested { codes: int(), scales: float(), map: float(), offset: float() };
+                FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute })
+            }
+        }
+    }
+}
+
 impl<B: Backend> FrozenWeight<B> {
+    /// What the weight is, and its tensors.
+    pub(crate) fn take_apart(self) -> (Form, Vec<FloatTensor<B>>, Vec<IntTensor<B>>) {
+        match self {
+            Self::Dense(weight) => (Form::Dense, vec![weight], vec![]),
+            Self::Bf16 { codes, table, rows, cols, compute } => {
+                (Form::Bf16(Packing { rows, cols, block: 1, compute }), vec![table], vec![codes])
+            }
+            Self::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
+                let packing = Packing { rows, cols, block, compute };
+                match scales {
+                    BlockScales::F32(scales) => (Form::FourBit(packing), vec![book, scales], vec![codes]),
+                    BlockScales::Nested { codes: inner, scales, map, offset } => {
+                        (Form::Nested(packing), vec![book, scales, map, offset], vec![codes, inner])
+                    }
+                }
+            }
+        }
+    }
+
+    /// `x · Wᵀ` or `x · W` by way of the whole matrix.
+    pub(crate) fn plain_product(self, x: FloatTensor<B>, side: Side) -> FloatTensor<B> {
+        let weight = self.dense();
+        B::float_matmul(x, if side == Side::Forward { B::float_transpose(weight) } else { weight })
+    }
+
     /// The whole matrix as f32: the plain body's way, which faster backends avoid.
     pub(crate) fn dense(self) -> FloatTensor<B> {
         match self {
@@ -150,12 +235,6 @@ impl<B: Backend> FrozenWeight<B> {
             packed => B::float_select(packed.dense(), 0, ids),
         }
     }
-}
-
-/// The product by way of the whole matrix as f32.
-pub(crate) fn plain_matmul<B: Backend>(x: FloatTensor<B>, weight: FrozenWeight<B>, side: Side) -> FloatTensor<B> {
-    let weight = weight.dense();
-    B::float_matmul(x, if side == Side::Forward { B::float_transpose(weight) } else { weight })
 }
 
 impl<B: Backend> FourBit<B> {

@@ -46,6 +46,9 @@ pub mod testing;
 pub use attention::{
     AttentionLayout, FusedAttention, Heads, PositionTensors, Positions, Qkv, attend, join_heads, split_heads,
 };
+#[cfg(feature = "cube")]
+#[doc(hidden)]
+pub use cube::sources;
 pub use frozen::{BlockScales, Compute, FourBit, FrozenWeight, Side};
 pub use head::{HEAD_TOKENS, head_loss};
 pub use mask::{DropoutKey, path_hash};
@@ -73,7 +76,7 @@ pub trait LowRankBackend: Backend {
     /// `x [n, in] · Wᵀ → [n, out]` ([`Side::Forward`]) or `g [n, out] · W → [n, in]` ([`Side::Backward`])
     /// for a frozen `W [out, in]`. The gradient goes to `x` alone and nothing is kept for it but `W` itself.
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
-        frozen::plain_matmul::<Self>(x, weight, side)
+        weight.plain_product(x, side)
     }
 
     /// Rows `ids [n]` of a frozen `W [rows, cols]`, as f32 `[n, cols]`. No gradient.

@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorPrimitive};
 
-use crate::{FrozenWeight, LowRankBackend, Side, frozen};
+use crate::{FrozenWeight, LowRankBackend, Side};
 
 fn wrap<B: Backend, const D: usize>(primitive: B::FloatTensorPrimitive) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
@@ -16,7 +16,7 @@ pub fn frozen_matmul<B: LowRankBackend>(x: Tensor<B, 2>, weight: FrozenWeight<B>
 
 /// [`frozen_matmul`] in plain tensor operations, in f32: what faster bodies are tested and measured against.
 pub fn plain_frozen_matmul<B: Backend>(x: Tensor<B, 2>, weight: FrozenWeight<B>, side: Side) -> Tensor<B, 2> {
-    wrap(frozen::plain_matmul::<B>(x.into_primitive().tensor(), weight, side))
+    wrap(weight.plain_product(x.into_primitive().tensor(), side))
 }
 
 /// See [`LowRankBackend::frozen_rows`].
