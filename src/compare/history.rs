@@ -113,12 +113,17 @@ impl From<Status> for State {
 }
 
 impl Run {
+    /// Of which nothing is known yet but the variant.
+    pub fn of(variant: &str) -> Self {
+        Run { variant: variant.into(), ..Run::default() }
+    }
+
     /// Reads the file once, line by line.
     ///
     /// # Errors
     /// An input error with the line that is no record, or where there is no record at all.
     pub fn read(source: &Source) -> Result<Self> {
-        let mut run = Run { variant: source.variant.clone(), dir: source.dir.clone(), ..Run::default() };
+        let mut run = Run { dir: source.dir.clone(), ..Run::of(&source.variant) };
         let (path, mut records) = (source.metrics(), 0);
         events::for_each(&path, |record| {
             records += 1;
@@ -172,8 +177,7 @@ impl Run {
     fn begin(&mut self, start: Box<RunStarted>) {
         let from = start.resumed_from;
         if from == 0 {
-            let (variant, dir) = (std::mem::take(&mut self.variant), std::mem::take(&mut self.dir));
-            *self = Run { variant, dir, ..Run::default() };
+            *self = Run { dir: std::mem::take(&mut self.dir), ..Run::of(&self.variant) };
         }
         let kept = self.train.partition_point(|point| point.step <= from);
         self.train.truncate(kept);

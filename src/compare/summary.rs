@@ -231,3 +231,26 @@ fn run_summary(run: &Run) -> RunSummary {
         metrics: run.metrics(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::compare::testing::{Scripted, summary};
+
+    #[test]
+    fn the_front_is_marked_and_estimates_are_those_computed_by_hand() {
+        let runs = [
+            Scripted::new("a", 0).eval(0.2).trainable(100),
+            Scripted::new("a", 1).eval(0.4).trainable(100),
+            Scripted::new("b", 0).eval(0.5).trainable(50),
+            Scripted::new("c", 0).eval(0.4).trainable(200),
+        ];
+        let variants = summary(&runs).variants;
+        let eval = &variants[0].metrics["eval_loss"];
+        // Mean 0.3; squares 0.01 twice, over one.
+        assert!((eval.mean - 0.3).abs() < 1e-12 && (eval.sd.unwrap() - 0.02f64.sqrt()).abs() < 1e-12, "{eval:?}");
+        assert!(eval.difference.is_none(), "the reference differs from itself");
+        assert_eq!([0, 1, 2].map(|i| variants[i].on_front_by_trainable), [true, true, false]);
+        assert_eq!([0, 1, 2].map(|i| variants[i].on_front_by_memory), [true, false, false]);
+        assert_eq!((variants[0].peak_mem_bytes, variants[0].step_ms), (Some(1 << 20), Some(30.0)));
+    }
+}

@@ -43,7 +43,7 @@ impl Scripted {
     }
 
     pub fn run(&self) -> Run {
-        let mut run = Run { variant: self.variant.into(), seed: self.seed, ..Run::default() };
+        let mut run = Run::of(self.variant);
         let mut tell = |t: f64, event| run.record(Record { run: self.variant.into(), t, event });
         tell(0.0, started(json!({"seed": self.seed}), self.trainable));
         for step in 1..=4 {
@@ -77,7 +77,7 @@ pub fn started(plan: Value, trainable: usize) -> Event {
 
 /// A variant of one run with this recipe.
 pub fn group(name: &str, plan: Value) -> Group {
-    let mut run = Run { variant: name.into(), ..Run::default() };
+    let mut run = Run::of(name);
     run.record(Record { run: name.into(), t: 0.0, event: started(plan, 100) });
     Group { name: name.into(), runs: vec![run] }
 }
