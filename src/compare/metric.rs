@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn numbers_have_as_many_digits_as_they_need() {
         assert_eq!(
-            [0.0, 0.45191, 21.115, 4321.7, 2.5e-5, f64::NAN].map(number),
+            [0.0, 0.45191, 21.117, 4321.7, 2.5e-5, f64::NAN].map(number),
             ["0", "0.4519", "21.12", "4322", "2.5e-5", "NaN"]
         );
         assert_eq!((signed(0.5), signed(-0.5)), ("+0.5000".into(), "\u{2212}0.5000".into()));

@@ -66,6 +66,7 @@ impl Comparison {
         let mode = found.plans.iter().map(|plan| plan.mode).reduce(|a, b| if b == Mode::Race { b } else { a });
         let name = match &found.plans[..] {
             [plan] => plan.name.clone(),
+            _ if groups.len() > 4 => format!("{} variants", groups.len()),
             _ => groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", "),
         };
         let notes = found.missing.iter().map(|run| format!("Not there yet: {run}.")).collect();

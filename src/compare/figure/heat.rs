@@ -23,7 +23,7 @@ pub fn heat(group: &Group, index: usize) -> Option<Figure> {
     let left = 24.0 + LETTER * kinds.iter().map(|kind| kind.chars().count()).max().unwrap_or(0) as f64;
     let cell = ((WIDTH - left - 20.0) / layers as f64).min(64.0);
 
-    let heading = format!("{}: {}", group.name, measured(last.measure));
+    let heading = format!("{}: {}", mark::shortened(&group.name, 28), measured(last.measure));
     let mut svg = Svg::new(WIDTH, 72.0 + ROW * kinds.len() as f64 + 50.0);
     svg.text([12.0, 22.0], Anchor::Start, "title", &heading);
     svg.text([WIDTH - 12.0, 22.0], Anchor::End, "dim step", &format!("step {}", last.step));

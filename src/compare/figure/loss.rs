@@ -8,8 +8,6 @@ use crate::compare::history::{Run, State};
 use crate::compare::plan::Mode;
 use crate::plot::curve::{Point, smooth, thin};
 
-/// Weight of what came before in the smoothed curve.
-const BETA: f64 = 0.9;
 /// Points of a curve that a plot of this width can show.
 const COLUMNS: usize = 500;
 
@@ -58,7 +56,8 @@ struct Curve {
 /// None where no run has a loss yet.
 pub fn loss(groups: &[Group], against: Against, mode: Option<Mode>) -> Option<Figure> {
     let (name, title, unit) = against.names();
-    let curves: Vec<_> = groups.iter().map(|group| curve(group, against)).collect();
+    let beta = weight(groups);
+    let curves: Vec<_> = groups.iter().map(|group| curve(group, against, beta)).collect();
     let ends = curves.iter().flat_map(|c| c.smoothed.iter().chain(&c.evals)).map(|stop| stop.x);
     let end = ends.filter(|x| x.is_finite()).fold(0.0, f64::max);
     let x = Axis { title: title.into(), unit, range: [0.0, end.max(1.0)], spacing: Spacing::Linear };
@@ -81,7 +80,7 @@ pub fn loss(groups: &[Group], against: Against, mode: Option<Mode>) -> Option<Fi
         draw(&mut svg, &frame, curve, i);
         svg.raw("</g>");
     }
-    let caption = caption(groups, against, mode);
+    let caption = caption(groups, against, mode, beta);
     Some(Figure { id: format!("loss-by-{name}"), svg: svg.finish(&heading), caption, frames: None })
 }
 
@@ -127,9 +126,16 @@ fn draw(svg: &mut Svg, frame: &Frame, curve: &Curve, index: usize) {
     }
 }
 
-fn curve(group: &Group, against: Against) -> Curve {
+/// Weight of what came before in the smoothed curves: a moving average over about a twentieth of the longest run, so
+/// that it does not lag visibly behind the evaluations, and over a hundred steps at most.
+fn weight(groups: &[Group]) -> f64 {
+    let steps = groups.iter().flat_map(|group| &group.runs).map(|run| run.train.len()).max().unwrap_or(0);
+    1.0 - 1.0 / (steps as f64 / 20.0).clamp(1.0, 100.0)
+}
+
+fn curve(group: &Group, against: Against, beta: f64) -> Curve {
     let smoothed = |run: &Run| {
-        let losses = smooth(run.train.iter().map(|point| point.loss), BETA);
+        let losses = smooth(run.train.iter().map(|point| point.loss), beta);
         run.train.iter().zip(losses).map(|(&point, loss)| Point { loss, ..point }).collect::<Vec<_>>()
     };
     let tracks: Vec<_> = group.runs.iter().map(smoothed).collect();
@@ -172,7 +178,7 @@ fn losses(curves: &[Curve]) -> Option<[f64; 2]> {
     of(&mut curves.iter().filter(|curve| !curve.diverged)).or_else(|| of(&mut curves.iter()))
 }
 
-fn caption(groups: &[Group], against: Against, mode: Option<Mode>) -> String {
+fn caption(groups: &[Group], against: Against, mode: Option<Mode>, beta: f64) -> String {
     let seeds = if groups.iter().any(|group| group.runs.len() > 1) {
         "Line: mean over seeds of the smoothed training loss, as far as all seeds went; band: lowest and highest seed."
     } else {
@@ -187,7 +193,7 @@ fn caption(groups: &[Group], against: Against, mode: Option<Mode>) -> String {
     } else {
         ""
     };
-    format!("{seeds} Exponential moving average, {BETA}. Markers: evaluations.{clock}{cut}")
+    format!("{seeds} Exponential moving average, {beta:.2}. Markers: evaluations.{clock}{cut}")
 }
 
 #[cfg(test)]

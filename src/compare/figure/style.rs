@@ -51,7 +51,7 @@ fn value(set: &str, name: &str) -> String {
 fn shapes(color: impl Fn(&str) -> String) -> String {
     format!(
         ".plot text{{fill:{ink};font-size:12px}}\n.plot .dim{{fill:{dim}}}\n.plot .title{{font-size:14px;font-weight:bold}}\n\
-         .plot .paper{{fill:{paper}}}\n.plot .grid{{stroke:{line};stroke-width:1;fill:none}}\n\
+         .plot .halo{{stroke:{paper};stroke-width:4px;stroke-linejoin:round;paint-order:stroke}}\n.plot .paper{{fill:{paper}}}\n.plot .grid{{stroke:{line};stroke-width:1;fill:none}}\n\
          .plot .frame{{stroke:{dim};stroke-width:1;fill:none}}\n.plot .front{{stroke:{dim};stroke-width:1.5;fill:none}}\n",
         ink = color("ink"),
         dim = color("dim"),

@@ -138,7 +138,8 @@ fn labels(svg: &mut Svg, frame: &Frame, points: &[Spot], summary: &Summary) {
     for (point, [x, y]) in spots {
         let name = shortened(&summary.variants[point.index].name, 20);
         let width = LETTER * name.chars().count() as f64;
-        let places = [[x + 13.0, y + 4.0], [x - 13.0 - width, y + 4.0], [x + 6.0, y - 14.0], [x + 6.0, y + 24.0]];
+        // Above and below first: the front runs to the right.
+        let places = [[x + 8.0, y - 14.0], [x + 8.0, y + 25.0], [x + 13.0, y + 4.0], [x - 13.0 - width, y + 4.0]];
         let area = |[x, y]: [f64; 2]| [x, y - 11.0, x + width, y + 3.0];
         let fits = |place: &&[f64; 2]| {
             let [x1, y1, x2, y2] = area(**place);
@@ -146,7 +147,7 @@ fn labels(svg: &mut Svg, frame: &Frame, points: &[Spot], summary: &Summary) {
             inside && taken.iter().all(|[a1, b1, a2, b2]| x2 < *a1 || x1 > *a2 || y2 < *b1 || y1 > *b2)
         };
         if let Some(&place) = places.iter().find(fits) {
-            svg.text(place, Anchor::Start, "dim", &name);
+            svg.text(place, Anchor::Start, "dim halo", &name);
             taken.push(area(place));
         }
     }

@@ -27,7 +27,8 @@ fn row(summary: &Summary, variant: &Variant, names: &[&str]) -> Vec<String> {
     let missing = || "–".to_string();
     let mut row = vec![escape(&variant.name), variant.seeds.len().to_string()];
     row.extend(names.iter().map(|&name| variant.metrics.get(name).map_or_else(missing, |e| spread(e.mean, e.sd))));
-    row.push(variant.metrics.get(&summary.metric).and_then(difference).unwrap_or_else(missing));
+    let difference = variant.metrics.get(&summary.metric).and_then(difference);
+    row.push(difference.map_or_else(missing, |text| text.replacen(" (", "<br>(", 1)));
     row.push(variant.trainable.map_or_else(missing, units::count));
     row.push(variant.peak_mem_bytes.map_or_else(missing, units::bytes));
     row.push(variant.step_ms.map_or_else(missing, |ms| format!("{ms:.1}")));
