@@ -42,6 +42,8 @@ pub enum Command {
     Check(check::Check),
     /// Show the dashboard of live or finished runs
     Watch(watch::Watch),
+    /// Compare runs: tables, verdicts and one page of plots
+    Report(report::Report),
     /// Evaluate a run, an adapter or a model
     Eval(eval::Eval),
     /// Continue a prompt with a run, an adapter or a model

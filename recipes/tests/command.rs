@@ -335,3 +335,51 @@ fn an_adapter_is_shown_with_its_norms() {
     }
     assert!(!shown.contains('\x1b'));
 }
+
+/// A run directory as another program may write it.
+fn recorded_run(root: &Path, name: &str) -> String {
+    let recording = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/events/metrics.jsonl");
+    let dir = root.join(name);
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::copy(recording, dir.join("metrics.jsonl")).unwrap();
+    dir.to_str().unwrap().into()
+}
+
+#[test]
+fn a_report_is_made_of_recorded_runs_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let (a, b) = (recorded_run(root.path(), "a"), recorded_run(root.path(), "b"));
+    let out = root.path().join("out");
+    let csv = root.path().join("runs.csv");
+    let (out_name, csv_name) = (out.to_str().unwrap(), csv.to_str().unwrap());
+    let told = printed(&["report", &a, &b, "--out", out_name, "--svg", "--reference", "b", "--export-csv", csv_name]);
+    for file in ["compare.json", "compare.md", "report.html", "loss-by-step.svg", "quality-by-trained-parameters.svg"] {
+        assert!(told.contains(file), "{file}:\n{told}");
+    }
+    assert!(told.lines().all(|path| Path::new(path).is_file()), "{told}");
+    let json = printed(&["report", &a, &b, "--out", out_name, "--format", "json"]);
+    assert_eq!(std::fs::read_to_string(out.join("compare.json")).unwrap(), json);
+    assert_eq!(std::fs::read_to_string(&csv).unwrap().lines().count(), 3);
+}
+
+#[test]
+fn a_report_of_spoiled_runs_names_the_line() {
+    let root = tempfile::tempdir().unwrap();
+    let a = recorded_run(root.path(), "a");
+    std::fs::write(root.path().join("a/metrics.jsonl"), "{}\n").unwrap();
+    assert!(refused(&["report", &a]).contains("line 1: not a record of a run"));
+    assert!(refused(&["report", root.path().to_str().unwrap()]).contains("neither a run nor a comparison"));
+}
+
+/// The picture itself depends on the system's fonts; that there is one, or a word about why not, does not.
+#[cfg(feature = "png")]
+#[test]
+fn plots_become_png_where_there_is_a_font() {
+    let root = tempfile::tempdir().unwrap();
+    let a = recorded_run(root.path(), "a");
+    let (code, _, stderr) = run(&["report", &a, "--png"]);
+    match std::fs::read(root.path().join("a/loss-by-step.png")) {
+        Ok(bytes) => assert!(code == 0 && bytes.starts_with(b"\x89PNG") && bytes.len() > 10_000, "{stderr}"),
+        Err(_) => assert!(code == 2 && stderr.contains("no font"), "{stderr}"),
+    }
+}

@@ -17,8 +17,7 @@ pub use bus::{Bus, Sink};
 pub(crate) use console::no_color;
 pub use console::{Color, Console, Format};
 pub use control::{Control, Request, StopKind};
-pub use jsonl::{Jsonl, Tail, read, truncate_after};
-#[cfg(feature = "tui")]
+pub use jsonl::{Jsonl, Tail, for_each, read, truncate_after};
 pub(crate) use line::printable;
 pub use line::{Kind, Line};
 
