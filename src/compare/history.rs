@@ -169,7 +169,7 @@ impl Run {
                 self.state = status.into();
                 self.seconds = seconds;
             }
-            Event::Pilot(_) | Event::Saved { .. } => {}
+            Event::Pilot(_) | Event::Saved { .. } | Event::Note { .. } => {}
         }
     }
 
