@@ -3,10 +3,11 @@
 //! The spine, in order: a [`recipe`] resolves to a plan, a [`runtime::Runtime`] picks the backend,
 //! [`models`] loads the frozen base, [`adapters`] injects the trainable terms, [`data`] makes batches,
 //! [`train`] runs the loop and speaks in [`events`], which the console, the `dashboard` and
-//! `metrics.jsonl` read; [`checkpoint`] makes it survive a kill.
+//! `metrics.jsonl` read; [`checkpoint`] makes it survive a kill. [`compare`] makes a report of what runs wrote.
 
 pub mod adapters;
 pub mod checkpoint;
+pub mod compare;
 #[cfg(feature = "tui")]
 pub mod dashboard;
 pub mod data;
@@ -16,6 +17,7 @@ pub mod linalg;
 pub mod models;
 pub mod nn;
 pub mod optim;
+mod plot;
 pub mod recipe;
 pub mod runtime;
 pub mod tensors;

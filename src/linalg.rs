@@ -54,6 +54,29 @@ pub fn randomized_svd(values: &[f64], [rows, cols]: [usize; 2], start: &[f64], i
     Ok(Svd { u, ..small })
 }
 
+/// The `k ≤ min(rows, cols)` largest singular values and vectors, from the eigenvectors of the smaller of W Wᵀ and Wᵀ W. It takes half the
+/// time of [`svd`]; a value σ is off by some 10⁻¹⁶ σ₁² / σ, so those far below the largest, σ₁, are lost.
+///
+/// # Errors
+/// As for [`svd`].
+pub fn leading_svd(values: &[f64], [rows, cols]: [usize; 2], k: usize) -> Result<Svd> {
+    let w = MatRef::from_row_major_slice(values, rows, cols);
+    let across = if rows <= cols { w } else { w.transpose() };
+    let eigen = (across * across.transpose()).self_adjoint_eigen(faer::Side::Lower);
+    let eigen =
+        eigen.map_err(|error| Error::Failed(format!("eigenvalues under a {rows} × {cols} matrix: {error:?}")))?;
+    let n = across.nrows();
+    // The last eigenvalue is the largest.
+    let short = Mat::from_fn(n, k, |i, j| eigen.U()[(i, n - 1 - j)]);
+    let mut long = across.transpose() * &short;
+    let s: Vec<f64> = (0..k).map(|j| long.col(j).norm_l2()).collect();
+    for (j, s) in s.iter().enumerate().filter(|(_, s)| **s > 0.0) {
+        long.col_mut(j).iter_mut().for_each(|v| *v /= s);
+    }
+    let [u, v] = if rows <= cols { [short, long] } else { [long, short] };
+    Ok(Svd { u: row_major(u.as_ref()), s, vt: row_major(v.transpose()) })
+}
+
 /// QR decomposition of `values [rows, cols]`.
 pub fn qr(values: &[f64], [rows, cols]: [usize; 2]) -> Qr {
     let qr = MatRef::from_row_major_slice(values, rows, cols).qr();
@@ -144,6 +167,24 @@ mod tests {
             assert!(found.s.iter().zip(&exact.s).all(|(a, b)| (a - b).abs() < 1e-9), "{:?} {:?}", found.s, exact.s);
             assert_eq!(randomized_svd(&w, [rows, cols], &start, 30).unwrap(), found);
         }
+    }
+
+    #[test]
+    fn leading_singular_values_are_the_largest_of_all() {
+        for [rows, cols] in [[40, 90], [90, 40], [40, 40]] {
+            let w: Vec<f64> = (0..rows * cols).map(|i| ((i * i) as f64 * 0.7).sin()).collect();
+            let (exact, found) = (svd(&w, [rows, cols]).unwrap(), leading_svd(&w, [rows, cols], 7).unwrap());
+            assert_eq!((found.u.len(), found.s.len(), found.vt.len()), (rows * 7, 7, 7 * cols));
+            assert!(found.s.iter().zip(&exact.s).all(|(a, b)| (a / b - 1.0).abs() < 1e-13), "{:?}", found.s);
+            let product = |Svd { u, s, vt }: &Svd| {
+                let scaled: Vec<f64> =
+                    u.chunks_exact(s.len()).flat_map(|row| (0..7).map(|i| row[i] * s[i]).collect::<Vec<_>>()).collect();
+                matmul(&scaled, [rows, 7], &vt[..7 * cols], cols)
+            };
+            same(&product(&found), &product(&exact));
+        }
+        let Svd { s, vt, .. } = leading_svd(&[0.0; 6], [2, 3], 2).unwrap();
+        assert!(s == [0.0; 2] && vt == [0.0; 6]);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The command line: what every command shares. Each command's own arguments are in its file.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand};
+use lowrank::adapters::Progress;
 use lowrank::events::{Color, Format};
 
 use crate::commands::*;
@@ -40,6 +42,8 @@ pub enum Command {
     Check(check::Check),
     /// Show the dashboard of live or finished runs
     Watch(watch::Watch),
+    /// Compare runs: tables, verdicts and one page of plots
+    Report(report::Report),
     /// Evaluate a run, an adapter or a model
     Eval(eval::Eval),
     /// Continue a prompt with a run, an adapter or a model
@@ -50,7 +54,7 @@ pub enum Command {
     Convert(convert::Convert),
     /// Look into an adapter, a model or a data file
     Inspect(inspect::Inspect),
-    /// Say what this build can use on this machine
+    /// Test what this build can use on this machine
     Doctor(doctor::Doctor),
     /// Print the JSON Schema of a recipe, or explain one key
     Schema(schema::Schema),
@@ -74,6 +78,16 @@ pub struct Output {
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+}
+
+impl Output {
+    /// Tells of layers quantised for LoftQ, on a terminal.
+    pub fn progress(&self) -> Progress {
+        match self.quiet || !std::io::stderr().is_terminal() {
+            true => |_, _| {},
+            false => |done, all| eprint!("\rquantising {done}/{all} layers{}", if done == all { "\n" } else { "" }),
+        }
+    }
 }
 
 const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];

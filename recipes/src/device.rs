@@ -109,6 +109,7 @@ mod tests {
         let info = |(name, description): &(&str, &str)| DeviceInfo {
             name: (*name).into(),
             description: (*description).into(),
+            ..DeviceInfo::default()
         };
         Backend { name, devices: Box::new(move || devices.iter().map(info).collect()) }
     }

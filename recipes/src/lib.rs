@@ -2,6 +2,7 @@
 //! shipped recipes, and how errors and tables look.
 
 pub mod device;
+pub mod features;
 pub mod report_error;
 pub mod shipped;
 pub mod stdout;

@@ -57,7 +57,7 @@ fn overrides_are_checked_like_the_file() {
     let told = refused(&["check", "tiny/lora", "--set", "train.bacth=3"]);
     assert!(told.contains("train.bacth=3") && told.contains("did you mean `batch`?"), "{told}");
     assert!(refused(&["train", "tiny/lora", "--set", "seed", "--dry-run"]).contains("path.to.key=VALUE"));
-    assert!(refused(&["train", "tiny/lora", "--set", "base.quant.nf4.block=64"]).contains("not in this version"));
+    assert!(refused(&["train", "tiny/lora", "--set", "compare.seeds=3"]).contains("not in this version"));
 }
 
 #[test]
@@ -128,8 +128,34 @@ fn the_listings_are_data() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(printed(&["completions", shell]).contains("lowrank"));
     }
-    let doctor: serde_json::Value = serde_json::from_str(&printed(&["doctor", "--format", "json"])).unwrap();
-    assert!(doctor["backends"].is_array());
+}
+
+#[test]
+fn the_doctor_tests_every_device() {
+    let doctor: serde_json::Value = serde_json::from_str(&printed(&["doctor", "--format", "json", "-q"])).unwrap();
+    assert_eq!(doctor["features"]["flex"], cfg!(feature = "flex"));
+    assert!(doctor["host"]["threads"].as_u64() >= Some(1));
+    let backends = doctor["backends"].as_array().unwrap();
+    assert_eq!(backends.len(), 4);
+    for backend in backends {
+        let compiled_in = doctor["features"][backend["name"].as_str().unwrap()] == true;
+        assert_eq!(backend["processor"].is_string(), compiled_in, "{backend}");
+        for device in backend["devices"].as_array().unwrap() {
+            let test = &device["self_test"];
+            assert!(device["error"].is_null() && test["matmul"]["gflops"].as_f64() > Some(0.0), "{device}");
+            assert_eq!(test["frozen"].as_array().unwrap().len(), 3);
+        }
+    }
+    let text = printed(&["doctor"]);
+    assert!(text.contains("f32 bf16 nf4 right") && text.contains("what `--device auto` takes"), "{text}");
+}
+
+#[test]
+fn where_moments_lie_is_shown_before_anything_runs() {
+    let (code, resolved, stderr) = run(&["train", "tiny/lora", "--dry-run", "--set", "optim.offload=host"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(resolved.contains("offload = \"host\""), "{resolved}");
+    assert!(stderr.contains("optimizer: 0 B on the device, ") && stderr.contains(" in host memory"), "{stderr}");
 }
 
 #[test]
@@ -227,6 +253,69 @@ fn adapters_are_combined_taken_off_and_converted() {
     assert!(refused(&again).contains("not empty"));
 }
 
+/// A short run over four bits, and everything that `merge` makes of it.
+#[test]
+fn a_run_over_a_quantised_base_is_merged_three_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let short =
+        ["--max-steps", "2", "--set", "train.eval_every=0", "--set", "train.batch=2", "--set", "data.max_rows=16"];
+    let quant = ["--set", "base.quant.nf4.block=64", "--set", "train.eval_generate=0", "--out"];
+    printed(&[&["train", "tiny/lora", "-q"][..], &short, &quant, &[&at("run")]].concat());
+    let merged = |name: &str, rest: &[&str]| {
+        let (code, _, told) = run(&[&["merge", &at("run"), "--out", &at(name)][..], rest].concat());
+        assert_eq!(code, 0, "{rest:?}: {told}");
+        told
+    };
+    let told = merged("exact", &[]);
+    for line in ["8 held-out rows", "dequantised", "original", "requantised"] {
+        assert!(told.contains(line), "{line}:\n{told}");
+    }
+    // Largest difference of a logit, by kind.
+    let difference = |told: &str, kind: &str| {
+        let row = told.lines().find(|line| line.trim_start().starts_with(kind)).unwrap();
+        row.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap()
+    };
+    assert!(difference(&told, "dequantised") < 1e-4, "{told}");
+    assert!(difference(&told, "original") > 1e-2 && difference(&told, "requantised") > 1e-2, "{told}");
+
+    merged("base", &["--base-only"]);
+    let told = merged("codes", &["--base-only", "--into", "requantised"]);
+    assert!(told.contains("0 of them changed"), "{told}");
+    assert!(printed(&["inspect", &at("codes")]).contains("NF4") && !printed(&["inspect", &at("base")]).contains("NF4"));
+
+    // The codes are a base like another: the adapter belongs to them as well.
+    let (adapter, codes) = (at("run/final"), at("codes"));
+    let over_codes = ["merge", &adapter, "--base", &codes, "--out"];
+    let (code, _, told) = run(&[&over_codes[..], &[&at("again")]].concat());
+    assert!(code == 0 && told.contains("not known"), "{told}");
+    let bytes = |name: &str| std::fs::read(folder.path().join(name).join("model.safetensors")).unwrap();
+    assert_eq!(bytes("again"), bytes("exact"));
+    let none = at("none");
+    let told = refused(&[&over_codes[..], &[&none, "--into", "original"]].concat());
+    assert!(told.contains("original weights are not known"), "{told}");
+
+    let path = format!("model.path={codes}");
+    let train = ["train", "tiny/lora", "--dry-run", "--set", &path];
+    let (code, _, told) = run(&train);
+    assert!(code == 0 && told.contains("linears nf4 (block 64, double) · f32 · quantised in its files"), "{told}");
+    assert!(refused(&[&train[..], &["--set", "base.quant.fp4.block=64"]].concat()).contains("base.quant"));
+    assert!(refused(&[&train[..], &["--set", "adapter.full={}"]].concat()).contains("trains every weight"));
+}
+
+#[test]
+fn a_base_in_floats_is_not_requantised() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/e2e/llama");
+    let (base, lora) = (format!("{golden}/base"), format!("{golden}/adapters/lora"));
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out").to_str().unwrap().to_string();
+    let merge = ["merge", &lora, "--base", &base, "--out", &out, "--into"];
+    assert!(refused(&[&merge[..], &["requantised"]].concat()).contains("this base is not quantised"));
+    let (code, _, told) = run(&[&merge[..], &["original"]].concat());
+    assert!(code == 0 && !told.contains("KL"), "{told}");
+    assert!(refused(&["merge", &base, &base, "--base-only", "--out", &out]).contains("one base at a time"));
+}
+
 #[test]
 fn an_adapter_is_shown_with_its_norms() {
     let folder = tempfile::tempdir().unwrap();
@@ -245,4 +334,52 @@ fn an_adapter_is_shown_with_its_norms() {
         assert!(shown.contains(part), "{part}:\n{shown}");
     }
     assert!(!shown.contains('\x1b'));
+}
+
+/// A run directory as another program may write it.
+fn recorded_run(root: &Path, name: &str) -> String {
+    let recording = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/events/metrics.jsonl");
+    let dir = root.join(name);
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::copy(recording, dir.join("metrics.jsonl")).unwrap();
+    dir.to_str().unwrap().into()
+}
+
+#[test]
+fn a_report_is_made_of_recorded_runs_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let (a, b) = (recorded_run(root.path(), "a"), recorded_run(root.path(), "b"));
+    let out = root.path().join("out");
+    let csv = root.path().join("runs.csv");
+    let (out_name, csv_name) = (out.to_str().unwrap(), csv.to_str().unwrap());
+    let told = printed(&["report", &a, &b, "--out", out_name, "--svg", "--reference", "b", "--export-csv", csv_name]);
+    for file in ["compare.json", "compare.md", "report.html", "loss-by-step.svg", "quality-by-trained-parameters.svg"] {
+        assert!(told.contains(file), "{file}:\n{told}");
+    }
+    assert!(told.lines().all(|path| Path::new(path).is_file()), "{told}");
+    let json = printed(&["report", &a, &b, "--out", out_name, "--format", "json"]);
+    assert_eq!(std::fs::read_to_string(out.join("compare.json")).unwrap(), json);
+    assert_eq!(std::fs::read_to_string(&csv).unwrap().lines().count(), 3);
+}
+
+#[test]
+fn a_report_of_spoiled_runs_names_the_line() {
+    let root = tempfile::tempdir().unwrap();
+    let a = recorded_run(root.path(), "a");
+    std::fs::write(root.path().join("a/metrics.jsonl"), "{}\n").unwrap();
+    assert!(refused(&["report", &a]).contains("line 1: not a record of a run"));
+    assert!(refused(&["report", root.path().to_str().unwrap()]).contains("neither a run nor a comparison"));
+}
+
+/// The picture itself depends on the system's fonts; that there is one, or a word about why not, does not.
+#[cfg(feature = "png")]
+#[test]
+fn plots_become_png_where_there_is_a_font() {
+    let root = tempfile::tempdir().unwrap();
+    let a = recorded_run(root.path(), "a");
+    let (code, _, stderr) = run(&["report", &a, "--png"]);
+    match std::fs::read(root.path().join("a/loss-by-step.png")) {
+        Ok(bytes) => assert!(code == 0 && bytes.starts_with(b"\x89PNG") && bytes.len() > 10_000, "{stderr}"),
+        Err(_) => assert!(code == 2 && stderr.contains("no font"), "{stderr}"),
+    }
 }

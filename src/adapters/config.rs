@@ -60,6 +60,11 @@ pub trait Spec {
         false
     }
 
+    /// Iterations of LoftQ, where the adapter starts from what the base's quantisation takes off.
+    fn loftq(&self) -> Option<u16> {
+        None
+    }
+
     /// Whether alpha scales the correction.
     fn has_alpha(&self) -> bool {
         true
@@ -128,7 +133,7 @@ pub trait Spec {
         0
     }
 
-    /// Floats per token that one module's correction keeps between forward and backward.
+    /// Floats per token that one module's correction needs again in the backward pass.
     fn retained(&self, site: &Selected) -> usize {
         match site.kind {
             // A's columns are looked up, so there is no x to keep.

@@ -56,6 +56,10 @@ impl Spec for DoraConfig {
         self.init != LoraInit::Default
     }
 
+    fn loftq(&self) -> Option<u16> {
+        self.init.loftq()
+    }
+
     fn refuses(&self, site: &Selected) -> Option<InputError> {
         self.init.refuses(site)
     }
@@ -79,10 +83,11 @@ impl Spec for DoraConfig {
 
     /// As for LoRA; V and so m stay what they are.
     fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
+        let saved = Self { init: self.init.saved(), ..self.clone() };
         if !self.init.factorises() {
-            return Ok((self.clone().into(), values));
+            return Ok((saved.into(), values));
         }
-        let plain = Self { init: LoraInit::Default, ..self.clone() }.with(doubled(self.shared()));
+        let plain = saved.with(doubled(self.shared()));
         Ok((plain.into(), stacked(values, selected, START, [1.0, -1.0])?))
     }
 

@@ -10,7 +10,10 @@
 //!     olora   W = Q R        B₀ = Q_r                  A₀ = R_r
 //! ```
 //!
-//! W_res is never formed: the base keeps W, and `− s B₀ A₀ x` is one frozen term more.
+//! W_res is never formed: the base keeps W, and `− s B₀ A₀ x` is one frozen term more. Over a base in four bits W is what the
+//! codes stand for.
+//!
+//! LoftQ's start is what a quantised base has lost ([`loftq`]); nothing is taken out of the base.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,7 +24,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::method::Start;
-use super::{Findings, ModuleKind, Selected, Shared, random};
+use super::{Findings, ModuleKind, Selected, Shared, loftq, random};
 use crate::Result;
 use crate::error::InputError;
 use crate::linalg::{Qr, Svd, qr, randomized_svd, svd};
@@ -38,10 +41,12 @@ pub enum LoraInit {
     /// With the number of power iterations.
     PissaNiter(u16),
     Olora,
+    /// With the number of iterations, 1 or more.
+    Loftq(u16),
 }
 
 /// Starts that are one word, and what they are.
-const WORDS: [(LoraInit, &str, &str); 5] = [
+const WORDS: [(LoraInit, &str, &str); 6] = [
     (LoraInit::Default, "default", "A uniform in ±1/sqrt(in), B zero (PEFT's `true`)."),
     (LoraInit::Gaussian, "gaussian", "A normal with deviation 1/rank, B zero."),
     (LoraInit::Orthogonal, "orthogonal", "A and B from the halves of one orthogonal matrix (even ranks only)."),
@@ -51,9 +56,15 @@ const WORDS: [(LoraInit, &str, &str); 5] = [
         "olora",
         "The first columns of Q and rows of R of the weight, taken out of the base (Büyükakyüz 2024).",
     ),
+    (
+        LoraInit::Loftq(1),
+        "loftq",
+        "The largest singular vectors of what `base.quant` takes off the weight (Li et al. 2023).",
+    ),
 ];
 
 const NITER: &str = "pissa_niter_";
+const LOFTQ_ITER: &str = "loftq_iter_";
 
 /// Columns that a randomised decomposition computes beyond the rank (Halko et al. 2011, section 4.2).
 const OVERSAMPLING: usize = 8;
@@ -62,6 +73,16 @@ impl LoraInit {
     /// Whether the start factorises the weight, so that its product has to be taken out of the base.
     pub fn factorises(self) -> bool {
         matches!(self, Self::Pissa | Self::PissaNiter(_) | Self::Olora)
+    }
+
+    /// Iterations of LoftQ, where that is the start.
+    pub fn loftq(self) -> Option<u16> {
+        if let Self::Loftq(iterations) = self { Some(iterations) } else { None }
+    }
+
+    /// The start that a saved adapter names: PEFT would look for a changed base under one that has to do with the weight.
+    pub fn saved(self) -> Self {
+        if self.factorises() || self.loftq().is_some() { Self::Default } else { self }
     }
 
     /// What is wrong with the start at these ranks.
@@ -78,7 +99,13 @@ impl LoraInit {
     pub fn refuses(self, site: &Selected) -> Option<InputError> {
         let least = site.rows.min(site.cols);
         match site.kind {
-            _ if !self.factorises() => None,
+            _ if !self.factorises() && self.loftq().is_none() => None,
+            ModuleKind::Head if self.loftq().is_some() => {
+                let what = format!(
+                    "`init = \"{self}\"` starts from what quantisation takes off, and the head is not quantised"
+                );
+                Some(InputError::new(what).key("init").found(&site.path).hint("leave it out of `targets`"))
+            }
             ModuleKind::Embedding => {
                 let what = format!("`init = \"{self}\"` factorises linear layers, and this is an embedding");
                 Some(InputError::new(what).key("init").found(&site.path).hint("leave it out of `targets`"))
@@ -103,11 +130,12 @@ pub(super) fn start<B: LowRankBackend>(site: &Selected, init: LoraInit, start: &
         (_, LoraInit::Default) => [stream.uniform(r * cols, 1.0 / (cols as f64).sqrt()), vec![0.0; out * r]],
         (_, LoraInit::Gaussian) => [stream.normal(r * cols, 1.0 / r as f64), vec![0.0; out * r]],
         (_, LoraInit::Orthogonal) => random::orthogonal_pair(&stream, r, out, cols).into(),
-        (_, LoraInit::Pissa) => principal(&svd(&weight()?, [out, cols])?, site),
+        (_, LoraInit::Loftq(_)) => loftq::start(site, start.values)?,
+        (_, LoraInit::Pissa) => principal(&svd(&weight()?, [out, cols])?, r, site.scaling),
         (_, LoraInit::PissaNiter(iterations)) => {
             let k = (r + OVERSAMPLING).min(out.min(cols));
             let sketch: Vec<f64> = stream.normal(cols * k, 1.0).into_iter().map(f64::from).collect();
-            principal(&randomized_svd(&weight()?, [out, cols], &sketch, iterations.into())?, site)
+            principal(&randomized_svd(&weight()?, [out, cols], &sketch, iterations.into())?, r, site.scaling)
         }
         (_, LoraInit::Olora) => {
             let Qr { q, r: rows } = qr(&weight()?, [out, cols]);
@@ -116,10 +144,10 @@ pub(super) fn start<B: LowRankBackend>(site: &Selected, init: LoraInit, start: &
     })
 }
 
-/// A and B from the largest singular values, half of each value to either side.
-fn principal(svd: &Svd, site: &Selected) -> [Vec<f32>; 2] {
-    let halves: Vec<f64> = svd.s[..site.rank].iter().map(|s| (s / site.scaling).sqrt()).collect();
-    let rows = svd.vt.chunks_exact(site.cols).zip(&halves);
+/// A and B from the largest singular values, half of each value to either side, so that `scaling · B A` is their part of the matrix.
+pub(super) fn principal(svd: &Svd, rank: usize, scaling: f64) -> [Vec<f32>; 2] {
+    let halves: Vec<f64> = svd.s[..rank].iter().map(|s| (s / scaling).sqrt()).collect();
+    let rows = svd.vt.chunks_exact(svd.vt.len() / svd.s.len()).zip(&halves);
     let a = rows.flat_map(|(row, half)| row.iter().map(move |v| (v * half) as f32)).collect();
     [a, columns(&svd.u, svd.s.len(), &halves)]
 }
@@ -135,6 +163,7 @@ impl fmt::Display for LoraInit {
         match (self, WORDS.iter().find(|(init, ..)| init == self)) {
             (_, Some((_, word, _))) => f.write_str(word),
             (Self::PissaNiter(n), _) => write!(f, "{NITER}{n}"),
+            (Self::Loftq(n), _) => write!(f, "{LOFTQ_ITER}{n}"),
             _ => f.write_str("default"),
         }
     }
@@ -150,9 +179,11 @@ impl FromStr for LoraInit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let iterations = text.strip_prefix(NITER).and_then(|n| n.parse().ok()).map(Self::PissaNiter);
+        let number = |prefix| text.strip_prefix(prefix).and_then(|n| n.parse().ok());
         let word = WORDS.iter().find(|(_, word, _)| *word == text).map(|(init, ..)| *init);
-        word.or(iterations).ok_or_else(|| format!("no start `{text}`"))
+        let loftq = || number(LOFTQ_ITER).filter(|n| *n > 0).map(Self::Loftq);
+        let found = word.or_else(|| number(NITER).map(Self::PissaNiter)).or_else(loftq);
+        found.ok_or_else(|| format!("no start `{text}`"))
     }
 }
 
@@ -177,7 +208,13 @@ impl JsonSchema for LoraInit {
             "examples": ["pissa_niter_16"],
             "description": "`pissa` with that many power iterations in place of the whole decomposition: faster, nearly the same.",
         });
-        json_schema!({ "oneOf": WORDS.iter().map(word).chain([niter]).collect::<Vec<_>>() })
+        let loftq = json_schema!({
+            "type": "string",
+            "pattern": "^loftq_iter_[1-9][0-9]{0,2}$",
+            "examples": ["loftq_iter_5"],
+            "description": "`loftq`, the weight quantised again around that start so many times: closer, over a base that nothing else can share.",
+        });
+        json_schema!({ "oneOf": WORDS.iter().map(word).chain([niter, loftq]).collect::<Vec<_>>() })
     }
 }
 
@@ -186,6 +223,7 @@ mod tests {
     use std::path::Path;
 
     use burn::tensor::Tensor;
+    use lowrank_kernels::four_bit::Quantised;
 
     use super::*;
     use crate::adapters::fixtures::{self, B, assert_close, golden, linear, tensor};
@@ -194,7 +232,7 @@ mod tests {
     use crate::adapters::peft::{from_file, to_file};
     use crate::adapters::{AdapterConfig, LoraConfig, Method, Module, Origin, Spec, Targets};
     use crate::nn::{Linear, Pass, Storage, Weight};
-    use crate::recipe::BaseDtype;
+    use crate::recipe::{BaseDtype, Blocks, Quant};
     use crate::tensors::HostTensors;
 
     /// Name, rank and scale of the reference layers.
@@ -286,7 +324,9 @@ mod tests {
         let storage = Storage::<B>::new(BaseDtype::Bf16, &Default::default());
         let packed = Linear::new(storage.weight(golden["weight"].values.clone(), [19, 37]), None);
         let x = || tensor::<2>(&golden, "x");
-        for base in [linear(&golden), packed] {
+        let codes = Quantised::new(&golden["weight"].values, Quant::Nf4(Blocks::default()).format());
+        let four_bit = Linear::new(storage.four_bit(&codes, [19, 37]), None);
+        for base in [linear(&golden), packed, four_bit] {
             for init in [LoraInit::Pissa, LoraInit::PissaNiter(2), LoraInit::Olora] {
                 let mut lora = fresh(&base.weight, 3, 0.5, init);
                 let residual = base.weight.dense() - product(&lora) * 0.5;
@@ -314,6 +354,14 @@ mod tests {
         assert_eq!(refusal(|config| (config.rank, config.init) = (49, LoraInit::Default)), "");
         let told = refusal(|config| config.targets = Targets::Names(vec!["embed_tokens".into()]));
         assert!(told.contains("embedding") && told.contains("pissa"), "{told}");
+        let told = refusal(|config| (config.rank, config.init) = (49, LoraInit::Loftq(1)));
+        assert!(told.contains("k_proj") && told.contains("at most 48"), "{told}");
+        for (target, what) in [("embed_tokens", "an embedding"), ("lm_head", "the head is not quantised")] {
+            let targets = Targets::Names(vec![target.into()]);
+            let config = LoraConfig { init: LoraInit::Loftq(2), targets, ..LoraConfig::default() };
+            let told = AdapterConfig::from(config).select(&Module::list(&tiny::llama()), Origin::Recipe).unwrap_err();
+            assert!(told.to_string().contains(what) && told.to_string().contains("loftq_iter_2"), "{told}");
+        }
     }
 
     fn file(name: &str) -> HostTensors {

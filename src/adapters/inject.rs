@@ -15,7 +15,7 @@ pub struct Injection<'a> {
     pub adapter: &'a AdapterConfig,
     pub origin: Origin,
     pub seed: u64,
-    /// Values read from a file, by path; methods may take their frozen parts from them.
+    /// Values known beforehand, by path; see [`Start::values`].
     pub values: Option<&'a HostTensors>,
 }
 

@@ -57,6 +57,10 @@ impl Spec for LoraConfig {
         self.init != LoraInit::Default
     }
 
+    fn loftq(&self) -> Option<u16> {
+        self.init.loftq()
+    }
+
     fn refuses(&self, site: &Selected) -> Option<InputError> {
         self.init.refuses(site)
     }
@@ -68,10 +72,11 @@ impl Spec for LoraConfig {
 
     /// PEFT would look for a changed base under a start that factorises: what is saved is a plain product over the original.
     fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
+        let saved = Self { init: self.init.saved(), ..self.clone() };
         if !self.init.factorises() {
-            return Ok((self.clone().into(), values));
+            return Ok((saved.into(), values));
         }
-        let plain = Self { init: LoraInit::Default, ..self.clone() }.with(doubled(self.shared()));
+        let plain = saved.with(doubled(self.shared()));
         Ok((plain.into(), stacked(values, selected, START, [1.0, -1.0])?))
     }
 }

@@ -100,7 +100,7 @@ pub struct Start<'a, B: Backend> {
     pub weight: &'a Weight<B>,
     /// Parameters that several layers share, by a name the method gives them.
     pub pool: &'a mut Pool<B>,
-    /// Values read from a file, by path, where the adapter comes from one.
+    /// Values known beforehand, by path: of the file that the adapter comes from, or what loading the base left for its start.
     pub values: Option<&'a HostTensors>,
 }
 

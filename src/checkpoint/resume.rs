@@ -11,11 +11,11 @@ use crate::error::InputError;
 use crate::recipe::Recipe;
 use crate::{Error, Result};
 
-/// What a resumed run may change: how long it goes on and what it reports, never what a step computes. A schedule
-/// that is laid over all steps follows their new number.
+/// What a resumed run may change: how long it goes on and what it reports and where its moments lie, never what
+/// a step computes. A schedule that is laid over all steps follows their new number.
 const MAY_GROW: [&str; 2] = ["train.max_steps", "train.epochs"];
-const MAY_CHANGE: [&str; 5] =
-    ["train.eval_every", "train.eval_generate", "train.save_every", "train.keep", "log.every"];
+const MAY_CHANGE: [&str; 6] =
+    ["train.eval_every", "train.eval_generate", "train.save_every", "train.keep", "log.every", "optim.offload"];
 
 /// What the resuming process runs with.
 #[derive(Clone, Copy, Debug)]
@@ -251,6 +251,7 @@ mod tests {
             ("epochs = 2", "epochs = 3", "train.epochs changed from 2 to 3"),
             ("epochs = 2", "epochs = 2, keep = 1", "train.keep changed from 3 to 1"),
             ("train = {", "log = { every = 1 }\ntrain = {", "log.every changed from 10 to 1"),
+            ("2e-4 }", "2e-4 }, offload = \"host\"", "optim.offload changed from \"device\" to \"host\""),
         ] {
             let current = recipe(from, to);
             assert_eq!(changes(&saved, &current).unwrap(), [note]);

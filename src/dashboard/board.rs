@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::events::{Eval, Event, Line, Record, RunStarted, Status, Step};
+use crate::plot;
+use crate::plot::curve::{Point, smooth};
 
 /// Speeds kept for the sparkline.
 const SPEEDS: usize = 256;
@@ -40,15 +42,6 @@ pub struct Run {
     /// What its clock shows.
     pub t: f64,
     tokens: usize,
-}
-
-/// One loss and where it stands on each of the x axes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point {
-    pub step: usize,
-    pub tokens: usize,
-    pub t: f64,
-    pub loss: f64,
 }
 
 /// The newest ranks or update norms of all adapted modules.
@@ -119,7 +112,11 @@ impl Run {
             }
             Event::Saved { step, .. } => self.saved = Some((*step, record.t)),
             Event::RunEnded { status, .. } => self.ended = Some(*status),
-            Event::Pilot(_) | Event::Sample { .. } | Event::Warning { .. } | Event::Memory { .. } => {}
+            Event::Pilot(_)
+            | Event::Sample { .. }
+            | Event::Note { .. }
+            | Event::Warning { .. }
+            | Event::Memory { .. } => {}
         }
     }
 
@@ -176,16 +173,7 @@ impl Run {
 
     /// Exponential moving average of the training loss, without its start-up bias; NaN where the loss was not finite.
     pub fn smoothed(&self, beta: f64) -> Vec<f64> {
-        let (mut mean, mut weight) = (0.0, 0.0);
-        let next = |point: &Point| {
-            if !point.loss.is_finite() {
-                return f64::NAN;
-            }
-            mean = beta * mean + (1.0 - beta) * point.loss;
-            weight = beta * weight + (1.0 - beta);
-            mean / weight
-        };
-        self.train.iter().map(next).collect()
+        smooth(self.train.iter().map(|point| point.loss), beta)
     }
 
     /// A setting of the resolved recipe, by JSON pointer.
@@ -195,10 +183,8 @@ impl Run {
 }
 
 impl Cell {
-    /// `model.layers.3.self_attn.q_proj`: layer 3, kind `q_proj`. Modules outside the layers count as layer 0.
     fn new(name: &str, value: f64) -> Self {
-        let layer = name.split('.').find_map(|part| part.parse().ok()).unwrap_or(0);
-        let kind = name.rsplit('.').find(|part| part.parse::<usize>().is_err()).unwrap_or(name);
-        Self { kind: crate::events::printable(kind), layer, value }
+        let (kind, layer) = plot::place(name);
+        Self { kind, layer, value }
     }
 }

@@ -8,10 +8,12 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 use ratatui::widgets::canvas::{Canvas, Context, Line as Segment};
 
-use super::board::{Point, Run};
-use super::{Axis, Dashboard, ticks};
+use super::board::Run;
+use super::{Axis, Dashboard};
 use super::{glyphs, theme::Theme};
 use crate::events::units;
+use crate::plot::curve::{Point, thin};
+use crate::plot::ticks;
 
 /// What the chart is set to, for its title.
 pub fn setting(d: &Dashboard) -> String {
@@ -93,21 +95,6 @@ fn curves(d: &Dashboard, index: usize, run: &Run, width: u16) -> Curves {
     let evals = run.evals.iter().map(|p| (x(p), y(p.loss))).filter(|p| p.1.is_finite()).collect();
     let dots = 2 * width as usize;
     Curves { run: index, raw: thin(raw, dots), smooth: thin(smooth, dots), evals }
-}
-
-/// Lowest and highest point of each of `columns` stretches: all that can be seen of a long curve.
-fn thin(curve: Curve, columns: usize) -> Curve {
-    if curve.len() <= 2 * columns.max(1) {
-        return curve;
-    }
-    let extremes = |part: &[(f64, f64)]| {
-        let by = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
-        let mut pair: Vec<_> =
-            [part.iter().min_by(by), part.iter().max_by(by)].into_iter().flatten().copied().collect();
-        pair.sort_by(|a, b| a.0.total_cmp(&b.0));
-        pair
-    };
-    curve.chunks(curve.len().div_ceil(columns.max(1))).flat_map(extremes).collect()
 }
 
 /// Ranges of x and y that hold the smoothed curves and the evaluations; spikes of the raw loss may leave them.

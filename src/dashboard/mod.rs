@@ -17,7 +17,6 @@ mod runs;
 mod terminal;
 mod theme;
 mod thread;
-mod ticks;
 mod watch;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use ratatui::style::{Color, Modifier};
 
 use super::{Dashboard, Mode, Theme, Update};
 use crate::events::Record;
+use crate::plot::palette;
 
 /// Pixels of a cell and of the frame around all of them.
 const W: f64 = 9.0;
@@ -66,14 +67,7 @@ fn colors(cell: &Cell) -> (String, Option<String>) {
 
 fn css(color: Color) -> Option<String> {
     let Color::Indexed(index) = color else { return None };
-    // The cube and the grey ramp that follow the sixteen system colours.
-    let level = |i: u8| if i == 0 { 0 } else { 55 + 40 * i };
-    let [r, g, b] = match index {
-        16..=231 => [(index - 16) / 36, (index - 16) / 6 % 6, (index - 16) % 6].map(level),
-        232.. => [8 + 10 * (index - 232); 3],
-        _ => return None,
-    };
-    Some(format!("#{r:02x}{g:02x}{b:02x}"))
+    palette::hex(index)
 }
 
 /// Box lines, blocks and braille. Anything else is text.

@@ -3,12 +3,10 @@
 use ratatui::style::{Color, Modifier, Style};
 
 use crate::events::Kind;
+use crate::plot::palette::{BRIGHT, HEAT, SERIES, level};
 
-/// 256-colour indices: the same on nearly every terminal, whatever its theme.
-const SERIES: [u8; 8] = [75, 215, 114, 176, 221, 80, 203, 147];
+/// Of each of [`SERIES`], for the unsmoothed curve.
 const FAINT: [u8; 8] = [24, 94, 22, 53, 58, 23, 52, 60];
-/// Viridis, dark to bright.
-const HEAT: [u8; 9] = [53, 54, 60, 24, 30, 36, 71, 113, 220];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Theme {
@@ -74,7 +72,7 @@ impl Theme {
 
     pub fn kind(self, kind: Kind) -> Style {
         match kind {
-            Kind::Start | Kind::Pilot | Kind::Step | Kind::Ranks | Kind::Memory => self.dim(),
+            Kind::Start | Kind::Pilot | Kind::Step | Kind::Ranks | Kind::Note | Kind::Memory => self.dim(),
             Kind::Eval => self.fg(80),
             Kind::Saved => self.fg(114),
             Kind::Sample => self.fg(176),
@@ -93,9 +91,8 @@ impl Theme {
         if self == Theme::Mono {
             return None;
         }
-        let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
-        let level = (fraction * (HEAT.len() - 1) as f64).round() as usize;
-        let ink = if level >= 5 { Color::Indexed(16) } else { Color::Indexed(255) };
+        let level = level(fraction);
+        let ink = if level >= BRIGHT { Color::Indexed(16) } else { Color::Indexed(255) };
         Some(Style::new().fg(ink).bg(Color::Indexed(HEAT[level])))
     }
 }

@@ -111,6 +111,9 @@ impl<W: Write> Console<W> {
             let _ = writeln!(self.out, "{text}");
             return;
         }
+        if line.kind == Kind::Note {
+            return; // it was of what came next
+        }
         progress.last.shift_remove(&line.kind);
         progress.last.insert(line.kind, text);
         if line.kind == Kind::Done {
@@ -197,7 +200,7 @@ fn render(line: &Line, progress: &Progress, color: bool) -> String {
     };
     let word = format!("{:<6}", line.kind.word());
     let code = match line.kind {
-        Kind::Start | Kind::Pilot | Kind::Step | Kind::Ranks | Kind::Memory => "2",
+        Kind::Start | Kind::Pilot | Kind::Step | Kind::Ranks | Kind::Note | Kind::Memory => "2",
         Kind::Eval => "36",
         Kind::Saved => "32",
         Kind::Sample => "35",
@@ -308,7 +311,10 @@ mod tests {
 
     #[test]
     fn the_summary_is_the_last_of_each_kind() {
-        let text = printed(text(10).summary(), &a_run());
+        let mut records = a_run();
+        records.insert(1, record(0.0, Event::Note { text: "kernels are compiled".into() }));
+        assert!(printed(text(10), &records).starts_with("note             kernels are compiled\nstep   1/120"));
+        let text = printed(text(10).summary(), &records);
         let words: Vec<_> = text.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
         assert_eq!(words, ["step", "eval", "saved", "done"]);
     }

@@ -39,3 +39,25 @@ pub mod map {
         Ok(map.into_iter().map(|(key, value)| (key, value.0)).collect())
     }
 }
+
+/// The same for a list.
+pub mod list {
+    use serde::Serializer;
+
+    use super::Float;
+
+    pub fn serialize<S: Serializer>(list: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(list.iter().map(|&value| Float(value)))
+    }
+}
+
+/// The same for a number that may be missing.
+pub mod option {
+    use serde::{Serialize, Serializer};
+
+    use super::Float;
+
+    pub fn serialize<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(Float).serialize(serializer)
+    }
+}

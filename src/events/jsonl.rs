@@ -64,9 +64,19 @@ impl Sink for Jsonl {
 /// # Errors
 /// [`Error::Input`] with the line number for a line that is no record, [`Error::Io`] if it cannot be read.
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for_each(path, |record| records.push(record))?;
+    Ok(records)
+}
+
+/// As [`read`], one record at a time: a file may be larger than memory.
+///
+/// # Errors
+/// As [`read`].
+pub fn for_each(path: impl AsRef<Path>, mut take: impl FnMut(Record)) -> Result<()> {
     let path = path.as_ref();
-    let (records, _) = parse(path, BufReader::new(File::open(path).map_err(Error::io(path))?), 0)?;
-    Ok(records.into_iter().map(|(record, _)| record).collect())
+    let reader = BufReader::new(File::open(path).map_err(Error::io(path))?);
+    scan(path, reader, 0, |record, _| take(record)).map(|_| ())
 }
 
 /// Follows a file that another process writes.
@@ -142,23 +152,31 @@ pub fn truncate_after(path: impl AsRef<Path>, step: usize) -> Result<f64> {
 }
 
 /// Whole lines, each record with the offset of its end, and how many bytes they take.
-fn parse(path: &Path, mut reader: impl BufRead, lines_before: usize) -> Result<(Vec<(Record, u64)>, u64)> {
-    let (mut records, mut end, mut line) = (Vec::new(), 0, Vec::new());
+fn parse(path: &Path, reader: impl BufRead, lines_before: usize) -> Result<(Vec<(Record, u64)>, u64)> {
+    let mut records = Vec::new();
+    let end = scan(path, reader, lines_before, |record, end| records.push((record, end)))?;
+    Ok((records, end))
+}
+
+/// Hands over the record of each whole line with the offset of its end; returns how many bytes they take.
+fn scan(path: &Path, mut reader: impl BufRead, lines_before: usize, mut take: impl FnMut(Record, u64)) -> Result<u64> {
+    let (mut lines, mut end, mut line) = (lines_before, 0, Vec::new());
     loop {
         line.clear();
         let bytes = reader.read_until(b'\n', &mut line).map_err(Error::io(path))?;
         if line.last() != Some(&b'\n') {
-            return Ok((records, end));
+            return Ok(end);
         }
+        lines += 1;
         end += bytes as u64;
         let record = serde_json::from_slice(&line).map_err(|error| {
             Error::input("not a record of a run")
                 .file(path)
-                .line(lines_before + records.len() + 1)
+                .line(lines)
                 .found(error)
                 .expected("one event a line, as training writes them")
         })?;
-        records.push((record, end));
+        take(record, end);
     }
 }
 

@@ -12,6 +12,7 @@ pub enum Kind {
     Ranks,
     Saved,
     Sample,
+    Note,
     Warn,
     Memory,
     Done,
@@ -27,6 +28,7 @@ impl Kind {
             Kind::Ranks => "ranks",
             Kind::Saved => "saved",
             Kind::Sample => "sample",
+            Kind::Note => "note",
             Kind::Warn => "warn",
             Kind::Memory => "memory",
             Kind::Done => "done",
@@ -55,6 +57,7 @@ impl Line {
             Event::Sample { prompt, text, .. } => {
                 (Kind::Sample, format!("{} → {}", printable(prompt), printable(text)))
             }
+            Event::Note { text } => (Kind::Note, printable(text)),
             Event::Warning { code, text, count } => (Kind::Warn, format!("{code} ×{count}  {}", printable(text))),
             Event::Memory { predicted, measured } => (Kind::Memory, memory(predicted, measured)),
             Event::RunEnded { status, seconds, verify } => {

@@ -17,8 +17,7 @@ pub use bus::{Bus, Sink};
 pub(crate) use console::no_color;
 pub use console::{Color, Console, Format};
 pub use control::{Control, Request, StopKind};
-pub use jsonl::{Jsonl, Tail, read, truncate_after};
-#[cfg(feature = "tui")]
+pub use jsonl::{Jsonl, Tail, for_each, read, truncate_after};
 pub(crate) use line::printable;
 pub use line::{Kind, Line};
 
@@ -62,6 +61,10 @@ pub enum Event {
         prompt: String,
         text: String,
     },
+    /// Something worth knowing that is nothing to mend.
+    Note {
+        text: String,
+    },
     Warning {
         code: String,
         text: String,
@@ -91,6 +94,7 @@ impl Event {
             | Event::Sample { step, .. } => Some(*step),
             Event::RunStarted(_)
             | Event::Pilot(_)
+            | Event::Note { .. }
             | Event::Warning { .. }
             | Event::Memory { .. }
             | Event::RunEnded { .. } => None,
@@ -121,7 +125,11 @@ pub struct RunStarted {
 pub struct Memory {
     pub base: u64,
     pub adapter: u64,
+    /// Wherever its moments lie between steps.
     pub optimizer: u64,
+    /// The part of `optimizer` that lies in host memory; each step moves it to the device and back.
+    #[serde(default)]
+    pub optimizer_host: u64,
     /// Activations at the largest batch; measured, whatever the peak has above what stays resident between steps.
     pub activations: u64,
     /// Peak of the whole process.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::bnb::Settings;
 use super::{ModelConfig, Rope, RopeScaling};
 use crate::{Error, Result};
 
@@ -46,6 +47,13 @@ impl ModelConfig {
         };
         config.check(path)?;
         Ok(config)
+    }
+
+    /// How the weights beside a `config.json` are quantised, if they are.
+    pub(super) fn quantisation(bytes: &[u8], path: &Path) -> Result<Option<Settings>> {
+        let map: Map<String, Value> = serde_json::from_slice(bytes)
+            .map_err(|error| Error::input(format!("not a model configuration: {error}")).file(path))?;
+        Settings::parse(&Json { map: &map, path, prefix: "" })
     }
 
     /// `eos_token_id` of a `generation_config.json`.
@@ -111,9 +119,7 @@ fn refuse_other_maths(json: &Json, model_type: &str) -> Result<()> {
     if json.text("hidden_act")?.is_some_and(|act| act != "silu" && act != "swish") {
         return Err(json.refusal("hidden_act", "unsupported activation", "silu"));
     }
-    if json.get("quantization_config").is_some() {
-        return Err(json.refusal("quantization_config", "pre-quantised weights are not read", "plain weights"));
-    }
+    Settings::parse(json)?;
     if json.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
         return Err(json.refusal("partial_rotary_factor", "unsupported", "1"));
     }
@@ -180,11 +186,11 @@ fn rope(json: &Json) -> Result<Rope> {
 }
 
 /// Typed look-ups in a JSON object; `null` counts as absent.
-struct Json<'a> {
-    map: &'a Map<String, Value>,
-    path: &'a Path,
+pub(super) struct Json<'a> {
+    pub map: &'a Map<String, Value>,
+    pub path: &'a Path,
     /// What goes before a key in messages.
-    prefix: &'static str,
+    pub prefix: &'static str,
 }
 
 impl<'a> Json<'a> {
@@ -192,7 +198,7 @@ impl<'a> Json<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    fn refusal(&self, key: &str, what: &str, expected: &str) -> Error {
+    pub fn refusal(&self, key: &str, what: &str, expected: &str) -> Error {
         let error = Error::input(what).file(self.path).key(format!("{}{key}", self.prefix)).expected(expected);
         let found = self.map.get(key).map_or("nothing".into(), Value::to_string);
         error.found(found.chars().take(80).collect::<String>()).into()
@@ -203,11 +209,11 @@ impl<'a> Json<'a> {
         self.get(key).map(read).transpose()
     }
 
-    fn text(&self, key: &str) -> Result<Option<&'a str>> {
+    pub fn text(&self, key: &str) -> Result<Option<&'a str>> {
         self.typed(key, "a string", Value::as_str)
     }
 
-    fn flag(&self, key: &str, default: bool) -> Result<bool> {
+    pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
         Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
@@ -219,7 +225,7 @@ impl<'a> Json<'a> {
         self.number(key)?.ok_or_else(|| self.refusal(key, "missing", "a number"))
     }
 
-    fn table(&self, key: &str) -> Result<Option<&'a Map<String, Value>>> {
+    pub fn table(&self, key: &str) -> Result<Option<&'a Map<String, Value>>> {
         self.typed(key, "an object", Value::as_object)
     }
 
@@ -353,7 +359,16 @@ mod tests {
             ("rope_theta", json!("NaN")),
             ("rope_theta", json!(-1.0)),
             ("hidden_act", json!("gelu")),
-            ("quantization_config", json!({ "quant_method": "gptq" })),
+            ("quantization_config", json!("nf4")),
+            ("quantization_config.quant_method", json!({ "quant_method": "gptq" })),
+            ("quantization_config.load_in_8bit", json!({ "load_in_8bit": true, "quant_method": "bitsandbytes" })),
+            ("quantization_config.load_in_4bit", json!({ "quant_method": "bitsandbytes" })),
+            ("quantization_config.load_in_4bit", json!({ "load_in_4bit": "yes" })),
+            ("quantization_config.bnb_4bit_quant_type", json!({ "load_in_4bit": true, "bnb_4bit_quant_type": "int4" })),
+            (
+                "quantization_config.bnb_4bit_quant_storage",
+                json!({ "load_in_4bit": true, "bnb_4bit_quant_storage": "bfloat16" }),
+            ),
             ("rope_scaling", json!({ "type": "yarn", "factor": 4.0 })),
             ("rope_scaling", json!({ "rope_type": "linear" })),
             ("rope_scaling", json!({ "rope_type": "linear", "factor": 0 })),
@@ -366,7 +381,8 @@ mod tests {
             ("tie_word_embeddings", json!(1)),
             ("layer_types", json!(["linear_attention"])),
         ] {
-            let message = parse(&with(json!({ key: value.clone() }))).unwrap_err().to_string();
+            let top = key.split('.').next().unwrap();
+            let message = parse(&with(json!({ top: value.clone() }))).unwrap_err().to_string();
             assert!(message.contains("config.json") && message.contains(key), "{key} {value}: {message}");
         }
     }

@@ -15,6 +15,28 @@ fn file(header: &str, data: usize) -> Vec<u8> {
     bytes
 }
 
+/// A file of tensors: name, type, shape and bytes.
+pub(super) fn file_of<'a>(tensors: impl Iterator<Item = (&'a str, &'a str, &'a [usize], &'a [u8])>) -> Vec<u8> {
+    let (mut headers, mut data) = (Vec::new(), Vec::<u8>::new());
+    for (name, dtype, shape, bytes) in tensors {
+        let begin = data.len() as u128;
+        data.extend(bytes);
+        headers.push(tensor(name, dtype, &format!("{shape:?}"), begin, data.len() as u128));
+    }
+    let mut all = file(&format!("{{{}}}", headers.join(",")), 0);
+    all.extend(data);
+    all
+}
+
+/// Numbers below what is asked, the same in every run.
+pub(super) fn random() -> impl FnMut(usize) -> usize {
+    let mut state = 1u64;
+    move |below| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize % below
+    }
+}
+
 fn parse(bytes: Vec<u8>) -> Result<Safetensors> {
     Safetensors::from_static(bytes.leak(), Path::new("lie.safetensors"))
 }
@@ -133,11 +155,7 @@ fn non_finite_values_are_counted() {
 
 #[test]
 fn damaged_files_never_panic() {
-    let mut state = 1u64;
-    let mut random = |below: usize| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) as usize % below
-    };
+    let mut random = random();
     let good = file(&two((0, 8), (8, 16)), 16);
     let path = Path::new("damaged");
     for _ in 0..5000 {

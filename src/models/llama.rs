@@ -4,10 +4,10 @@
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, activation};
-use lowrank_kernels::{AttentionLayout, LowRankBackend};
+use burn::tensor::{Int, Tensor};
+use lowrank_kernels::{AttentionLayout, LowRankBackend, cross_entropy, swiglu};
 
-use crate::nn::{Attention, Embedding, LayerCache, Linear, NewTokens, Pass, RmsNorm};
+use crate::nn::{Attention, Embedding, LayerCache, Linear, NewTokens, Pass, RmsNorm, Weight};
 
 /// `model.*` and `lm_head`.
 #[derive(Module, Debug)]
@@ -82,11 +82,33 @@ impl<B: LowRankBackend> Llama<B> {
 
     /// Final norm and output head: `[n, hidden] → [n, vocab]`.
     pub fn head(&self, x: Tensor<B, 2>, pass: Pass) -> Tensor<B, 2> {
-        let x = self.model.norm.forward(x);
+        self.logits(self.model.norm.forward(x), pass)
+    }
+
+    fn logits(&self, x: Tensor<B, 2>, pass: Pass) -> Tensor<B, 2> {
         match &self.lm_head {
             Some(head) => head.forward(x, pass),
             None => self.model.embed_tokens.weight.matmul(x),
         }
+    }
+
+    /// Summed negative log-likelihood `[1]` of `targets [n]`, from `x [n, hidden]` as [`Self::head`] takes it.
+    pub fn loss(&self, x: Tensor<B, 2>, targets: Tensor<B, 1, Int>, pass: Pass) -> Tensor<B, 1> {
+        let x = self.model.norm.forward(x);
+        match self.frozen_head() {
+            Some(weight) => weight.loss(x, targets),
+            None => cross_entropy(self.logits(x, pass), targets),
+        }
+    }
+
+    /// The output matrix, where nothing of the head trains and nothing is added to its product.
+    fn frozen_head(&self) -> Option<&Weight<B>> {
+        let weight = match &self.lm_head {
+            Some(Linear { weight, bias: None, adapter: None }) => weight,
+            Some(_) => return None,
+            None => &self.model.embed_tokens.weight,
+        };
+        (!weight.trains()).then_some(weight)
     }
 }
 
@@ -105,7 +127,7 @@ impl<B: LowRankBackend> Block<B> {
 
 impl<B: LowRankBackend> Mlp<B> {
     fn forward(&self, x: Tensor<B, 2>, pass: Pass) -> Tensor<B, 2> {
-        let gate = activation::silu(self.gate_proj.forward(x.clone(), pass));
-        self.down_proj.forward(gate * self.up_proj.forward(x, pass), pass)
+        let gate = self.gate_proj.forward(x.clone(), pass);
+        self.down_proj.forward(swiglu(gate, self.up_proj.forward(x, pass)), pass)
     }
 }

@@ -3,21 +3,27 @@
 use burn::module::Param;
 use burn::tensor::Tensor;
 use lowrank_kernels::LowRankBackend;
+use lowrank_kernels::four_bit::Quantised;
 
 use super::llama::{Block, Decoder, Llama, Mlp};
-use super::{ModelConfig, WeightSource};
+use super::{ModelConfig, Stored, WeightSource};
+use crate::adapters::{Factors, Loftq};
 use crate::nn::{Attention, Embedding, Linear, RmsNorm, Storage, Weight};
 use crate::recipe::BaseStorage;
+use crate::tensors::HostTensors;
 use crate::{Error, Result};
 
-/// The frozen base: every tensor the architecture names, in the asked storage.
+/// The frozen base: every tensor the architecture names, in the asked storage. With it what fresh adapters start from under LoftQ, by path.
 pub fn load<B: LowRankBackend>(
     config: &ModelConfig,
     source: &dyn WeightSource,
     storage: BaseStorage,
+    loftq: Option<Loftq<'_>>,
     device: &B::Device,
-) -> Result<Llama<B>> {
-    let reader = Reader { config, source, storage: Storage::new(storage, device) };
+) -> Result<(Llama<B>, HostTensors)> {
+    let source = Stored::new(source, storage)?.around(loftq.map(|loftq| loftq.plan.clone()))?;
+    let (storage, left) = (Storage::new(storage, device), HostTensors::new());
+    let mut reader = Reader { config, source, storage, loftq, done: 0, left };
     let layers = (0..config.num_hidden_layers).map(|i| reader.block(i)).collect::<Result<_>>()?;
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let model = Decoder {
@@ -27,13 +33,18 @@ pub fn load<B: LowRankBackend>(
     };
     let tied = config.tie_word_embeddings;
     let lm_head = if tied { None } else { Some(Linear::new(reader.weight("lm_head", [vocab, hidden])?, None)) };
-    Ok(Llama { model, lm_head })
+    Ok((Llama { model, lm_head }, reader.left))
 }
 
 struct Reader<'a, B: LowRankBackend> {
     config: &'a ModelConfig,
-    source: &'a dyn WeightSource,
+    source: Stored<'a>,
     storage: Storage<B>,
+    loftq: Option<Loftq<'a>>,
+    /// Layers of LoftQ's plan that have been read.
+    done: usize,
+    /// What they left for fresh adapters.
+    left: HostTensors,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -47,7 +58,7 @@ fn bias_if(present: bool) -> Bias {
 }
 
 impl<B: LowRankBackend> Reader<'_, B> {
-    fn block(&self, i: usize) -> Result<Block<B>> {
+    fn block(&mut self, i: usize) -> Result<Block<B>> {
         let at = |name: &str| format!("model.layers.{i}.{name}");
         Ok(Block {
             input_layernorm: self.norm(&at("input_layernorm"))?,
@@ -57,7 +68,7 @@ impl<B: LowRankBackend> Reader<'_, B> {
         })
     }
 
-    fn attention(&self, path: &str) -> Result<Attention<B>> {
+    fn attention(&mut self, path: &str) -> Result<Attention<B>> {
         let c = self.config;
         let (heads, kv_heads, head_dim) = (c.num_attention_heads, c.num_key_value_heads, c.head_dim);
         let (wide, narrow, hidden) = (heads * head_dim, kv_heads * head_dim, c.hidden_size);
@@ -73,7 +84,7 @@ impl<B: LowRankBackend> Reader<'_, B> {
         })
     }
 
-    fn mlp(&self, path: &str) -> Result<Mlp<B>> {
+    fn mlp(&mut self, path: &str) -> Result<Mlp<B>> {
         let (hidden, wide) = (self.config.hidden_size, self.config.intermediate_size);
         let bias = bias_if(self.config.mlp_bias);
         Ok(Mlp {
@@ -84,17 +95,38 @@ impl<B: LowRankBackend> Reader<'_, B> {
     }
 
     /// A linear layer of a block.
-    fn linear(&self, path: &str, shape: [usize; 2], bias: Bias) -> Result<Linear<B>> {
+    fn linear(&mut self, path: &str, shape: [usize; 2], bias: Bias) -> Result<Linear<B>> {
         let bias = match bias {
             Bias::Yes => Some(self.vector(&format!("{path}.bias"), shape[0])?),
             Bias::No => None,
         };
-        let values = self.read(&format!("{path}.weight"), &shape)?;
-        Ok(Linear::new(self.storage.linear(values, shape), bias))
+        Ok(Linear::new(self.weight(path, shape)?, bias))
     }
 
-    fn weight(&self, path: &str, shape: [usize; 2]) -> Result<Weight<B>> {
-        Ok(self.storage.weight(self.read(&format!("{path}.weight"), &shape)?, shape))
+    fn weight(&mut self, path: &str, shape: [usize; 2]) -> Result<Weight<B>> {
+        let name = format!("{path}.weight");
+        self.check(&name, &shape)?;
+        match self.source.four_bit(&name)? {
+            Some(quantised) => {
+                self.leave(path, &quantised)?;
+                Ok(self.storage.four_bit(&quantised, shape))
+            }
+            None => Ok(self.storage.weight(self.source.read(&name)?, shape)),
+        }
+    }
+
+    /// Keeps what a fresh adapter of the layer starts from, where that is LoftQ's.
+    fn leave(&mut self, path: &str, quantised: &Quantised) -> Result<()> {
+        let Some(Loftq { plan, factors, progress }) = self.loftq.filter(|loftq| loftq.plan.ranks.contains_key(path))
+        else {
+            return Ok(());
+        };
+        if factors == Factors::Keep {
+            self.left.extend(self.source.factors(path, quantised)?);
+        }
+        self.done += 1;
+        progress(self.done, plan.ranks.len());
+        Ok(())
     }
 
     fn norm(&self, path: &str) -> Result<RmsNorm<B>> {
@@ -103,15 +135,16 @@ impl<B: LowRankBackend> Reader<'_, B> {
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Param<Tensor<B, 1>>> {
-        Ok(self.storage.vector(self.read(name, &[len])?))
+        self.check(name, &[len])?;
+        Ok(self.storage.vector(self.source.read(name)?))
     }
 
-    fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+    fn check(&self, name: &str, expected: &[usize]) -> Result<()> {
         let error = |what| Error::input(what).file(self.source.path()).tensor(name).expected(format!("{expected:?}"));
         match self.source.shape(name) {
             None => Err(error("missing tensor").into()),
             Some(shape) if shape != expected => Err(error("wrong shape").found(format!("{shape:?}")).into()),
-            Some(_) => self.source.read(name),
+            Some(_) => Ok(()),
         }
     }
 }

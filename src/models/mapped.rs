@@ -46,6 +46,19 @@ impl FileBytes {
     }
 }
 
+impl FileBytes {
+    /// Gives back the pages that were read: until then they count as memory of this process. Read again, they come from the
+    /// system's cache of the file.
+    pub(super) fn release(&self) {
+        #[cfg(unix)]
+        if let FileBytes::Mapped(map) = self {
+            // SAFETY: nothing writes to the mapping, so there is nothing in it that the file does not hold.
+            // A system that will not take the advice costs memory, not correctness.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+}
+
 /// Reads a small text file whole, or `None` if there is none. Longer than `limit` bytes is an input error.
 pub(super) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     match fs::metadata(path) {

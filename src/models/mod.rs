@@ -1,5 +1,6 @@
 //! Model families, and the readers that bring their weights in.
 
+pub(crate) mod bnb;
 mod config;
 mod config_json;
 mod fresh;
@@ -17,6 +18,7 @@ mod safetensors;
 mod sharded;
 mod sites;
 mod source;
+mod stored;
 
 pub use config::*;
 pub use fresh::write_untrained;
@@ -25,3 +27,5 @@ pub use open::*;
 pub use safetensors::Safetensors;
 pub use sites::Site;
 pub use source::WeightSource;
+pub(crate) use source::stored_format;
+pub use stored::Stored;

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::bnb::FourBitCheckpoint;
 use super::config_json::MAX_CONFIG_BYTES;
 use super::gguf::GgufFile;
 use super::mapped::read_small;
+use super::source::stored_format;
 use super::{ModelConfig, Safetensors, WeightSource};
 use crate::data::Tokenizer;
 use crate::{Error, Result};
@@ -96,12 +98,12 @@ fn from_directory(dir: &Path) -> Result<Opened> {
     })?;
     let mut config = ModelConfig::from_json(&bytes, &path)?;
     add_generation_ends(&mut config, dir)?;
-    Ok(Opened {
-        config,
-        weights: Box::new(Safetensors::open_dir(dir)?),
-        tokenizer: Tokenizer::from_dir(dir)?,
-        kind: Kind::Directory(dir.to_path_buf()),
-    })
+    let weights = Safetensors::open_dir(dir)?;
+    let weights: Box<dyn WeightSource> = match ModelConfig::quantisation(&bytes, &path)? {
+        None => Box::new(weights),
+        Some(settings) => Box::new(FourBitCheckpoint::new(weights, &settings)?),
+    };
+    Ok(Opened { config, weights, tokenizer: Tokenizer::from_dir(dir)?, kind: Kind::Directory(dir.to_path_buf()) })
 }
 
 /// Chat models list the token that ends a turn in `generation_config.json` only.
@@ -201,6 +203,11 @@ impl Opened {
     /// Extras that carry nothing: rotary frequencies that old files store, and the copy of a tied head.
     fn may_ignore(&self, name: &str) -> bool {
         name.ends_with("rotary_emb.inv_freq") || (self.config.tie_word_embeddings && name == "lm_head.weight")
+    }
+
+    /// Whether the files hold four-bit weights.
+    pub fn is_quantised(&self) -> bool {
+        stored_format(self.weights.as_ref()).is_some()
     }
 
     /// Which base this is: SHA-256 of the weight files, in hexadecimal.

@@ -82,6 +82,14 @@ impl Safetensors {
     }
 }
 
+impl Safetensors {
+    /// Type and bytes of a tensor as they lie in its file.
+    pub(crate) fn stored(&self, name: &str) -> Option<(Dtype, &[u8])> {
+        let entry = self.tensors.get(name)?;
+        Some((entry.dtype, &self.files[entry.file].1[entry.range.clone()]))
+    }
+}
+
 impl WeightSource for Safetensors {
     fn path(&self) -> &Path {
         &self.path
@@ -98,7 +106,9 @@ impl WeightSource for Safetensors {
     fn read(&self, name: &str) -> Result<Vec<f32>> {
         let entry = self.tensors.get(name).ok_or_else(|| no_such_tensor(name, &self.path))?;
         let (path, bytes) = &self.files[entry.file];
-        let values = decode(entry.dtype, &bytes[entry.range.clone()]).ok_or_else(|| {
+        let values = decode(entry.dtype, &bytes[entry.range.clone()]);
+        bytes.release();
+        let values = values.ok_or_else(|| {
             let error = Error::input("cannot read this data type").file(path).tensor(name);
             error.found(entry.dtype).expected("F32, F16, BF16 or F64")
         })?;
@@ -114,7 +124,9 @@ impl WeightSource for Safetensors {
     }
 
     fn sha256(&self) -> String {
-        sha256(self.files.iter().map(|(_, bytes)| &bytes[..]))
+        let hash = sha256(self.files.iter().map(|(_, bytes)| &bytes[..]));
+        self.files.iter().for_each(|(_, bytes)| bytes.release());
+        hash
     }
 }
 

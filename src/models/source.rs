@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use lowrank_kernels::four_bit::{Format, Quantised};
+
 use crate::{Error, Result};
 
 /// Frozen weights of a checkpoint under Hugging Face names and in Hugging Face orientation
@@ -22,6 +24,20 @@ pub trait WeightSource: Send + Sync {
     fn stored_bytes(&self, name: &str) -> u64;
     /// SHA-256 of the files as stored, in hexadecimal: which base this is.
     fn sha256(&self) -> String;
+
+    /// Format of a tensor whose codes [`Self::four_bit`] hands out; none of any other.
+    fn four_bit_format(&self, _name: &str) -> Option<Format> {
+        None
+    }
+    /// Codes and scales of a tensor that has a [`Self::four_bit_format`], as they are stored.
+    fn four_bit(&self, _name: &str) -> Result<Option<Quantised>> {
+        Ok(None)
+    }
+}
+
+/// The four-bit format that a source's tensors have already; all that have one have the same.
+pub(crate) fn stored_format(weights: &dyn WeightSource) -> Option<Format> {
+    weights.names().iter().find_map(|name| weights.four_bit_format(name))
 }
 
 /// Passes `values` on if all are finite.

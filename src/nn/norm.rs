@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use lowrank_kernels::{LowRankBackend, rms_norm};
 
 /// `y = x / sqrt(mean(x²) + ε) ⊙ w`
 #[derive(Module, Debug)]
@@ -12,11 +13,9 @@ pub struct RmsNorm<B: Backend> {
     pub eps: f64,
 }
 
-impl<B: Backend> RmsNorm<B> {
+impl<B: LowRankBackend> RmsNorm<B> {
     /// `[n, hidden] → [n, hidden]`.
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let mean_square = (x.clone() * x.clone()).mean_dim(1);
-        let scale = (mean_square + self.eps).sqrt().recip();
-        x * scale * self.weight.val().unsqueeze()
+        rms_norm(x, self.weight.val(), self.eps)
     }
 }

@@ -4,10 +4,10 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use lowrank_kernels::four_bit::Quantised;
-use lowrank_kernels::{FrozenWeight, LowRankBackend, Side, bf16, frozen_matmul, frozen_rows};
+use lowrank_kernels::{FrozenWeight, LowRankBackend, Side, bf16, frozen_matmul, frozen_rows, head_loss};
 
 use super::four_bit::{Books, PackedFourBit};
-use crate::recipe::{BaseCompute, BaseDtype, BaseStorage, Quant};
+use crate::recipe::{BaseCompute, BaseDtype, BaseStorage};
 
 /// `[rows, cols]`; for a linear layer `[out, in]`.
 #[derive(Module, Debug)]
@@ -35,23 +35,14 @@ pub struct Storage<B: Backend> {
     pub device: B::Device,
     table: Option<Tensor<B, 1>>,
     books: Books<B>,
-    quant: Option<Quant>,
     compute: BaseCompute,
 }
 
 impl<B: Backend> Storage<B> {
     pub fn new(storage: impl Into<BaseStorage>, device: &B::Device) -> Self {
-        let BaseStorage { dtype, quant, compute } = storage.into();
+        let BaseStorage { dtype, compute, .. } = storage.into();
         let table = (dtype == BaseDtype::Bf16).then(|| Tensor::from_data(TensorData::from(&bf16::table()[..]), device));
-        Self { device: device.clone(), table, books: Books::new(device), quant, compute }
-    }
-
-    /// Frozen matrix from row-major values; a linear layer's where the recipe may ask for four bits.
-    pub fn linear(&self, values: Vec<f32>, shape: [usize; 2]) -> Weight<B> {
-        match self.quant {
-            None => self.weight(values, shape),
-            Some(quant) => self.four_bit(&Quantised::new(&values, quant.format()), shape),
-        }
+        Self { device: device.clone(), table, books: Books::new(device), compute }
     }
 
     /// Frozen matrix from four-bit codes.
@@ -157,6 +148,11 @@ impl<B: LowRankBackend> Weight<B> {
     /// `x [n, rows] · W → [n, cols]`, of a frozen matrix.
     pub fn matmul_transposed(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         frozen_matmul(x, self.frozen(), Side::Backward)
+    }
+
+    /// Summed negative log-likelihood `[1]` of `targets [n]` where `x · Wᵀ` are logits, of a frozen matrix.
+    pub fn loss(&self, x: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
+        head_loss(x, self.frozen(), targets)
     }
 
     /// Rows `ids [n]` as `[n, cols]`.

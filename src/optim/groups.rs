@@ -1,15 +1,16 @@
 //! One optimizer per label; a parameter's label chooses learning rate and decay.
 
-use burn::optim::{AdamWState, AdaptiveMomentumState};
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 use indexmap::IndexMap;
 
 use super::adam::{Adam, Form};
 use super::label::Label;
+use super::moments::{HostMoments, Moments};
 use crate::adapters::Selected;
+use crate::recipe::{self, Offload};
 use crate::tensors::{HostTensor, HostTensors};
-use crate::{Error, Result, recipe};
+use crate::{Error, Result};
 
 /// Parameters that share a learning rate and a decay.
 struct Group {
@@ -25,7 +26,8 @@ pub struct Optimizer<B: Backend> {
     /// Path to index of its group.
     member: IndexMap<String, usize>,
     shapes: IndexMap<String, Vec<usize>>,
-    state: IndexMap<String, AdamWState<B, 1>>,
+    offload: Offload,
+    state: IndexMap<String, Moments<B>>,
 }
 
 impl<B: Backend> Optimizer<B> {
@@ -48,7 +50,7 @@ impl<B: Backend> Optimizer<B> {
             });
             member.insert(path.clone(), index);
         }
-        Self { groups, member, shapes: parameters.clone(), state: IndexMap::new() }
+        Self { groups, member, shapes: parameters.clone(), offload: optim.offload, state: IndexMap::new() }
     }
 
     /// Learning rate of each group.
@@ -60,26 +62,25 @@ impl<B: Backend> Optimizer<B> {
     pub fn step(&mut self, path: &str, lr: f64, value: Tensor<B, 1>, grad: Tensor<B, 1>) -> Tensor<B, 1> {
         let Some(&member) = self.member.get(path) else { return value };
         let group = &self.groups[member];
-        let state = self.state.swap_remove(path);
+        let state = self.state.swap_remove(path).map(|moments| moments.onto(&value.device()));
         let (value, state) = group.adam.step(lr * group.rate, value, grad, state);
         if let Some(state) = state {
-            self.state.insert(path.to_string(), state);
+            self.state.insert(path.to_string(), Moments::stepped(state, self.offload));
         }
         value
     }
 
     /// `PATH.exp_avg`, `PATH.exp_avg_sq` and `PATH.step` of every parameter that has been stepped, in module order.
     pub fn moments(&self) -> HostTensors {
-        let host = |tensor: &Tensor<B, 1>| tensor.to_data().convert::<f32>().into_vec::<f32>().unwrap_or_default();
         let mut moments = IndexMap::new();
         for (path, shape) in &self.shapes {
-            if let Some(AdamWState { momentum }) = self.state.get(path) {
+            if let Some(HostMoments { time, exp_avg, exp_avg_sq }) = self.state.get(path).map(Moments::read) {
                 let mut put = |name: &str, shape: &[usize], values| {
                     moments.insert(format!("{path}.{name}"), HostTensor { shape: shape.to_vec(), values })
                 };
-                put("exp_avg", shape, host(&momentum.moment_1));
-                put("exp_avg_sq", shape, host(&momentum.moment_2));
-                put("step", &[1], vec![momentum.time as f32]);
+                put("exp_avg", shape, exp_avg);
+                put("exp_avg_sq", shape, exp_avg_sq);
+                put("step", &[1], vec![time as f32]);
             }
         }
         moments
@@ -97,11 +98,12 @@ impl<B: Backend> Optimizer<B> {
                     .found(found.map_or("nothing".into(), |host| format!("{:?}", host.shape)))
                     .expected(format!("{shape:?}"))),
             };
-            let tensor = |values: &Vec<f32>| Tensor::from_data(TensorData::from(&values[..]), device);
-            let first = tensor(get("exp_avg", shape)?);
-            let second = tensor(get("exp_avg_sq", shape)?);
-            let time = get("step", &[1])?[0] as usize;
-            state.insert(path.clone(), AdamWState::new(AdaptiveMomentumState::new(time, first, second)));
+            let host = HostMoments {
+                time: get("step", &[1])?[0] as usize,
+                exp_avg: get("exp_avg", shape)?.clone(),
+                exp_avg_sq: get("exp_avg_sq", shape)?.clone(),
+            };
+            state.insert(path.clone(), Moments::restored(host, self.offload, device));
         }
         if let Some(unknown) = moments.keys().find(|key| !self.owns(key)) {
             return Err(Error::input("optimizer state of a parameter that does not train").tensor(unknown).into());

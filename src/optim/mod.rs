@@ -3,6 +3,7 @@
 mod adam;
 mod groups;
 mod label;
+mod moments;
 pub mod schedule;
 #[cfg(test)]
 pub(crate) mod traces;

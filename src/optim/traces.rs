@@ -11,7 +11,7 @@ use crate::adapters::fixtures::{B, assert_close, golden};
 use crate::adapters::{Adapter, AdapterConfig, LoraConfig, ModuleKind, Pool, Rule, Selected, Spec, Start};
 use crate::nn::params::{GradMap, Register};
 use crate::nn::{Linear, Pass, Storage};
-use crate::recipe::{AdamW, BaseDtype, Optim, Schedule};
+use crate::recipe::{AdamW, BaseDtype, Offload, Optim, Schedule};
 use crate::tensors::HostTensors;
 
 type Inner = <B as AutodiffBackend>::InnerBackend;
@@ -230,4 +230,30 @@ fn the_ratio_holds_at_every_step_of_every_schedule_and_after_resume() {
         holds(&trace.optimizer);
     });
     assert_eq!(whole, resumed);
+}
+
+/// Moments on the host, and moments that move between host and device halfway, make the same steps to the bit.
+#[test]
+fn where_moments_lie_changes_no_step() {
+    for ratio in [None, Some(7.3)] {
+        let device = optim(1e-2, 0.1, ratio);
+        let host = Optim { offload: Offload::Host, ..device.clone() };
+        let moved = |from: &Optim, to: &Optim| {
+            let mut taken = 0;
+            run(from, 5, |trace| {
+                taken += 1;
+                if taken == 3 {
+                    let moments = trace.optimizer.moments();
+                    let sites = LAYERS.map(|layer| site(layer, &lora(), &trace.golden));
+                    trace.optimizer = Optimizer::new(to, Form::Torch, &trace.register.trainable(), &sites);
+                    trace.optimizer.set_moments(&moments, &Default::default()).unwrap();
+                    assert_eq!(trace.optimizer.moments(), moments);
+                }
+            })
+        };
+        let whole = run(&device, 5, |_| ());
+        assert_eq!(whole, run(&host, 5, |_| ()));
+        assert_eq!(whole, moved(&device, &host));
+        assert_eq!(whole, moved(&host, &device));
+    }
 }

@@ -18,7 +18,8 @@ pub enum BaseDtype {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Base {
-    /// Linear layers of blocks in four bits; embeddings, norms and head stay as `model.dtype` says.
+    /// Linear layers of blocks in four bits; embeddings, norms and head stay as `model.dtype` says. A checkpoint that
+    /// is quantised already needs no `quant` and keeps its codes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quant: Option<Quant>,
     /// In which numbers products with packed weights (`bf16` or `quant`) are computed; sums are f32 throughout.
@@ -62,6 +63,23 @@ impl Quant {
         let Blocks { block, double } = self.blocks();
         let code = if matches!(self, Quant::Nf4(_)) { Code::Nf4 } else { Code::Fp4 };
         Format { code, block, scales: if double { ScaleFormat::Nested } else { ScaleFormat::F32 } }
+    }
+
+    /// `nf4 (block 64, double)`
+    pub fn describe(self) -> String {
+        let Format { code, block, scales } = self.format();
+        let double = if scales == ScaleFormat::Nested { ", double" } else { "" };
+        format!("{} (block {block}{double})", code.name())
+    }
+}
+
+impl From<Format> for Quant {
+    fn from(Format { code, block, scales }: Format) -> Self {
+        let blocks = Blocks { block, double: scales == ScaleFormat::Nested };
+        match code {
+            Code::Nf4 => Quant::Nf4(blocks),
+            Code::Fp4 => Quant::Fp4(blocks),
+        }
     }
 }
 
@@ -108,9 +126,7 @@ impl BaseStorage {
     pub fn describe(self) -> String {
         let mut parts = vec![if self.dtype == BaseDtype::Bf16 { "bf16".to_string() } else { "f32".to_string() }];
         if let Some(quant) = self.quant {
-            let Format { code, block, scales } = quant.format();
-            let double = if scales == ScaleFormat::Nested { ", double" } else { "" };
-            parts.insert(0, format!("linears {} (block {block}{double})", code.name()));
+            parts.insert(0, format!("linears {}", quant.describe()));
         }
         if self.compute != BaseCompute::F32 {
             parts.push(format!("computes in {}", Compute::from(self.compute).name()));

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Value;
@@ -10,6 +9,7 @@ use toml::Value;
 use super::resolve::{Resolved, settle};
 use super::tree::{Part, Tree};
 use super::{nearest, shape};
+use crate::compare::Mode;
 use crate::error::InputError;
 use crate::{Error, Result};
 
@@ -26,48 +26,12 @@ pub struct Compare {
     pub reference: Option<String>,
     /// Whether variants advance together over one base, or one runs after the other.
     pub mode: Mode,
-    /// Which budget all variants are brought to by their rank.
-    #[serde(rename = "match")]
-    pub matched: Match,
-    /// Values to try for keys of every variant: `{ "optim.adamw.lr" = [1e-3, 5e-3] }`; the best by evaluation is taken.
-    pub sweep: IndexMap<String, Vec<f64>>,
-    /// Optimizer steps of each try of a sweep.
-    pub sweep_steps: usize,
 }
 
 impl Default for Compare {
     fn default() -> Self {
-        Self {
-            seeds: 1,
-            reference: None,
-            mode: Mode::Race,
-            matched: Match::None,
-            sweep: IndexMap::new(),
-            sweep_steps: 40,
-        }
+        Self { seeds: 1, reference: None, mode: Mode::Race }
     }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Together, step by step, on the same batches, over one copy of the base.
-    #[default]
-    Race,
-    /// One after the other, each with the machine to itself: for fair timing.
-    Sequence,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Match {
-    /// Each as it is written.
-    #[default]
-    None,
-    /// About as many trained parameters as the reference.
-    Params,
-    /// About as much memory as the reference.
-    Memory,
 }
 
 /// A compare recipe, resolved.
@@ -103,14 +67,18 @@ impl Comparison {
         }
         self.variants.retain(|variant| names.contains(&variant.name));
         if let Some(reference) = self.compare.reference.take_if(|reference| !names.contains(reference)) {
-            let hint = format!("keep it with `--only {},{reference}`, or name another with `--reference`", names.join(","));
-            return Err(Error::input(format!("the reference `{reference}` is left out")).key("--only").hint(hint).into());
+            let hint =
+                format!("keep it with `--only {},{reference}`, or name another with `--reference`", names.join(","));
+            return Err(Error::input(format!("the reference `{reference}` is left out"))
+                .key("--only")
+                .hint(hint)
+                .into());
         }
         Ok(())
     }
 }
 
-fn no_variant<'n>(name: &str, known: &'n [String]) -> InputError {
+fn no_variant(name: &str, known: &[String]) -> InputError {
     let names = || known.iter().map(String::as_str);
     let error = InputError::new(format!("no variant `{name}`")).expected(names().collect::<Vec<_>>().join(" | "));
     match nearest(name, names()) {
@@ -128,8 +96,15 @@ pub(super) fn is_compare(tree: &Tree) -> bool {
 }
 
 /// `sets` of `compare.*` change `[compare]`, all others every variant.
-pub(super) fn resolve(mut tree: Tree, sets: &[String], name: String, root: PathBuf, parent: Parent) -> Result<Comparison> {
-    let (own, sets): (Vec<String>, Vec<String>) = sets.iter().cloned().partition(|set| set.trim_start().starts_with("compare."));
+pub(super) fn resolve(
+    mut tree: Tree,
+    sets: &[String],
+    name: String,
+    root: PathBuf,
+    parent: Parent,
+) -> Result<Comparison> {
+    let (own, sets): (Vec<String>, Vec<String>) =
+        sets.iter().cloned().partition(|set| set.trim_start().starts_with("compare."));
     own.iter().try_for_each(|set| tree.set(set)).map_err(|error| Error::Inputs(vec![*error]))?;
     let (mut base, root) = match extended(&mut tree)? {
         Some(extends) => parent(&extends)?,
@@ -165,7 +140,8 @@ fn extended(tree: &mut Tree) -> Result<Option<String>> {
         None => Ok(None),
         Some(Value::String(name)) => Ok(Some(name)),
         Some(other) => {
-            let error = InputError::new("`extends` has the wrong type").found(other).expected("the name or path of a recipe");
+            let error =
+                InputError::new("`extends` has the wrong type").found(other).expected("the name or path of a recipe");
             Err(Error::Inputs(vec![tree.locate("extends", Part::Value, error)]))
         }
     }
@@ -182,11 +158,10 @@ fn compare(tree: Option<Tree>) -> Result<Compare> {
     let compare: Compare = Value::Table(table).try_into().map_err(|error: toml::de::Error| {
         Error::Inputs(vec![tree.locate("", Part::Key, InputError::new(error.message()))])
     })?;
-    let least = |key: &str, found: usize| match found {
-        0 => Err(tree.locate(key, Part::Value, InputError::new(format!("`compare.{key}` is 0")).expected("1 or more"))),
-        _ => Ok(()),
-    };
-    least("seeds", compare.seeds).and(least("sweep_steps", compare.sweep_steps)).map_err(|error| Error::Inputs(vec![error]))?;
+    if compare.seeds == 0 {
+        let error = InputError::new("`compare.seeds` is 0").expected("1 or more");
+        return Err(Error::Inputs(vec![tree.locate("seeds", Part::Value, error)]));
+    }
     Ok(compare)
 }
 
@@ -200,7 +175,9 @@ fn variant_name(tree: &mut Tree, others: &[Variant]) -> Result<String> {
         Some(Value::String(name)) if !name.is_empty() && !name.starts_with('.') && name.chars().all(fits) => {
             return Ok(name);
         }
-        Some(other) => InputError::new("not the name of a variant").found(other).expected("letters, digits and _ - + ."),
+        Some(other) => {
+            InputError::new("not the name of a variant").found(other).expected("letters, digits and _ - + .")
+        }
         None => InputError::new("a variant needs a name").hint("name = \"lora\""),
     };
     Err(Error::Inputs(vec![tree.locate("name", Part::Value, error)]))
@@ -208,9 +185,10 @@ fn variant_name(tree: &mut Tree, others: &[Variant]) -> Result<String> {
 
 fn only_what_a_race_allows(tree: &Tree, name: &str) -> Result<()> {
     let Some(key) = tree.table.keys().find(|key| !RACED.contains(&key.as_str())) else { return Ok(()) };
-    let error = InputError::new(format!("variant `{name}` changes `{key}`, and all variants of a race see the same batches"))
-        .expected("adapter, base or optim")
-        .hint("move it to the top of the recipe, or set `compare.mode = \"sequence\"`");
+    let error =
+        InputError::new(format!("variant `{name}` changes `{key}`, and all variants of a race see the same batches"))
+            .expected("adapter, base or optim")
+            .hint("move it to the top of the recipe, or set `compare.mode = \"sequence\"`");
     Err(Error::Inputs(vec![tree.locate(key, Part::Key, error)]))
 }
 

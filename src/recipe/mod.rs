@@ -4,6 +4,7 @@
 //! `schema` that `plan`'s types derive, `validate` checks values, `resolve` runs them in this order.
 
 mod base;
+mod compare;
 mod plan;
 mod reserved;
 mod resolve;
@@ -17,6 +18,7 @@ mod tree;
 mod validate;
 
 pub use base::{Base, BaseCompute, BaseDtype, BaseStorage, Blocks, Quant};
+pub use compare::{Compare, Comparison, Variant};
 pub use plan::*;
 pub use resolve::{Resolved, load, parse};
 pub use schema::{keys, schema, schema_of};

@@ -161,14 +161,32 @@ pub struct Optim {
     pub schedule: Schedule,
     /// Largest global gradient norm; 0 turns clipping off.
     pub clip: f64,
+    /// Where the moments of the optimizer lie between steps.
+    pub offload: Offload,
     /// LoRA+: B (and vectors) learn this many times faster than A; 1 or more.
     pub lora_plus_ratio: Option<f64>,
 }
 
 impl Default for Optim {
     fn default() -> Self {
-        Self { adamw: AdamW::default(), schedule: Schedule::default(), clip: 1.0, lora_plus_ratio: None }
+        Self {
+            adamw: AdamW::default(),
+            schedule: Schedule::default(),
+            clip: 1.0,
+            offload: Offload::default(),
+            lora_plus_ratio: None,
+        }
     }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Offload {
+    /// On the device, with the weights.
+    #[default]
+    Device,
+    /// In host memory; each step moves them to the device and back, one parameter at a time.
+    Host,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::compare::{self, Comparison};
 use super::resolve::{self, Resolved};
 use super::suggest::nearest;
+use super::tree::Tree;
 use crate::{Error, Result};
 
 /// Name (`tiny/lora`) and TOML of each shipped recipe.
@@ -36,6 +38,33 @@ impl Shipped {
                 Err(error.hint(self.suggestion(recipe)).into())
             }
         }
+    }
+
+    /// Resolves a compare recipe, a shipped name or a file, whose `extends` is the one or the other.
+    pub fn load_comparison(&self, recipe: &str, sets: &[String]) -> Result<Comparison> {
+        let (tree, root) = self.tree(recipe, Path::new("."))?;
+        if !compare::is_compare(&tree) {
+            let error = Error::input("this recipe compares nothing").file(recipe).expected("[compare] and [[variant]]");
+            return Err(error.hint(format!("lowrank train {recipe}")).into());
+        }
+        let name = Path::new(recipe).with_extension("").display().to_string();
+        compare::resolve(tree, sets, name, root.clone(), &|parent| self.tree(parent, &root))
+    }
+
+    /// A recipe's TOML, and where its relative paths start.
+    fn tree(&self, recipe: &str, root: &Path) -> Result<(Tree, PathBuf)> {
+        if let Some(text) = self.find(recipe) {
+            let tree = Tree::parse(Some(PathBuf::from(recipe)), text).map_err(Error::Inputs)?;
+            return Ok((tree, PathBuf::from(".")));
+        }
+        let path = root.join(recipe);
+        if !path.exists() && !recipe.ends_with(".toml") {
+            let error = Error::input(format!("no recipe `{recipe}`")).expected("a TOML file or a shipped recipe");
+            return Err(error.hint(self.suggestion(recipe)).into());
+        }
+        let tree = Tree::parse(Some(path.clone()), &resolve::read(&path)?).map_err(Error::Inputs)?;
+        let root = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok((tree, root.to_path_buf()))
     }
 
     /// The first comment line of a recipe says what it is.

@@ -144,15 +144,7 @@ fn two_adapters_contradict_each_other() {
 
 #[test]
 fn what_a_later_version_may_have_is_not_called_a_typo() {
-    for set in [
-        "adapter.lora.init=loftq",
-        "base.quant.nf4.block=64",
-        "optim.offload=host",
-        "task=seq_cls",
-        "compare.seeds=3",
-        "extends=tiny/lora",
-        "variant=[{ name = \"a\" }]",
-    ] {
+    for set in ["task=seq_cls", "compare.seeds=3", "extends=tiny/lora", "variant=[{ name = \"a\" }]"] {
         assert!(refused(set).contains("not in this version"), "{set}: {}", refused(set));
     }
 }
@@ -176,6 +168,8 @@ fn values_that_cannot_be_meant_are_refused() {
         "adapter.lora.init=pissa_niter_",
         "adapter.lora.init=pissa_niter_1.5",
         "adapter.lora.init=pissa_niter_99999",
+        "adapter.lora.init=loftq_iter_0",
+        "adapter.lora.init=loftq_iter_",
         "adapter.lora.targets=[]",
         "adapter.lora.targets=[\"\"]",
         "adapter.lora.targets=(q_proj",
@@ -213,6 +207,7 @@ fn values_that_cannot_be_meant_are_refused() {
         "optim.lora_plus_ratio=nan",
         "optim.lora_plus_ratio=1e9",
         "optim.clip=-1",
+        "optim.offload=gpu",
         "optim.schedule=cosin",
         "optim.schedule.cosine.warmup=-1",
         "optim.schedule.cosine.warmup=1.5",
@@ -234,6 +229,7 @@ fn values_that_cannot_be_meant_are_refused() {
 fn contradictory_keys_are_refused() {
     for sets in [
         vec!["adapter=none", "train.gradient_checkpointing=true"],
+        vec!["adapter=none", "optim.offload=host"],
         vec!["adapter.lora.layers_pattern=[\"layers\"]"],
         vec!["adapter.lora.layers=[0]", "adapter.lora.targets=\".*q_proj\""],
         vec!["optim.schedule.linear.warmup=20", "train.max_steps=10"],
@@ -251,12 +247,13 @@ fn contradictory_keys_are_refused() {
 /// What does not go together, and the reason that the refusal gives.
 #[test]
 fn combinations_that_cannot_be_are_refused_for_their_reason() {
-    let table: [(&[&str], &str); 25] = [
+    let table: [(&[&str], &str); 28] = [
         (&["adapter.lora.init=orthogonal", "adapter.lora.rank=3"], "orthogonal initialisation halves the rank"),
         (&["adapter.lora.layers=[0]", "adapter.lora.targets=.*q_proj"], "`layers` needs targets by name"),
         (&["adapter.lora.layers_pattern=[\"h\"]"], "`layers_pattern` says where the layer number stands"),
         (&["adapter.lora.dropout=1.0"], "`adapter.lora.dropout` is out of range"),
         (&["adapter=none", "train.gradient_checkpointing=true"], "[adapter.none] has none"),
+        (&["adapter=none", "optim.offload=host"], "[adapter.none] has no optimizer"),
         (&["adapter=none", "train.init_from=a"], "`init_from` names an adapter, and [adapter.none] has none"),
         (&["adapter=full", "train.init_from=a"], "`init_from` names an adapter, and [adapter.full] has none"),
         (&["adapter.lora.init=gaussian", "train.init_from=a"], "`init` chooses how the adapter starts"),
@@ -279,7 +276,9 @@ fn combinations_that_cannot_be_are_refused_for_their_reason() {
         ),
         (&["optim.lora_plus_ratio=16", "adapter=full"], "means nothing with [adapter.full]"),
         (&["optim.lora_plus_ratio=0.5"], "`optim.lora_plus_ratio` is out of range"),
-        (&["base.quant.nf4.block=64"], "not in this version"),
+        (&["adapter.lora.init=loftq"], "LoftQ starts from what `base.quant` takes off the weights"),
+        (&["adapter.dora.init=loftq_iter_5"], "LoftQ starts from what `base.quant` takes off the weights"),
+        (&["base.quant.nf4.block=48"], "no such block size; found 48"),
     ];
     for (sets, reason) in table {
         let told: Vec<String> = problems(GOOD, sets).iter().map(ToString::to_string).collect();
@@ -291,6 +290,11 @@ fn combinations_that_cannot_be_are_refused_for_their_reason() {
 fn a_start_that_is_none_is_answered_with_those_that_are() {
     for init in ["default", "gaussian", "orthogonal", "pissa", "pissa_niter_0", "pissa_niter_128", "olora"] {
         let AdapterConfig::Lora(lora) = good(&[&format!("adapter.lora.init={init}")]).adapter else { unreachable!() };
+        assert_eq!(lora.init.to_string(), init);
+    }
+    for init in ["loftq", "loftq_iter_5"] {
+        let sets = ["base.quant.nf4.block=64", &format!("adapter.lora.init={init}")];
+        let AdapterConfig::Lora(lora) = good(&sets).adapter else { unreachable!() };
         assert_eq!(lora.init.to_string(), init);
     }
     let told = refused("adapter.lora.init=pisa_niter_16");

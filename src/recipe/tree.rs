@@ -120,7 +120,8 @@ impl Tree {
     }
 
     fn below(&self, table: Table, prefix: &str) -> Self {
-        let own = self.origins.iter().filter_map(|(path, origin)| Some((path.strip_prefix(prefix)?.into(), origin.clone())));
+        let own =
+            self.origins.iter().filter_map(|(path, origin)| Some((path.strip_prefix(prefix)?.into(), origin.clone())));
         Self { table, sources: self.sources.clone(), origins: own.collect(), overridden: Vec::new() }
     }
 

@@ -4,7 +4,7 @@ use lowrank_kernels::four_bit::BLOCKS;
 
 use super::shape::Problem;
 use super::tree::{Part, child};
-use super::{BaseCompute, EvalData, Format, Recipe, Schedule};
+use super::{BaseCompute, EvalData, Format, Offload, Recipe, Schedule};
 use crate::adapters::{AdapterConfig, Shared, Spec, Targets};
 use crate::error::InputError;
 use crate::{Error, Result};
@@ -165,9 +165,15 @@ fn base(recipe: &Recipe, found: &mut Findings) {
             found.contradiction("base.quant", what, "leave it out");
         }
     }
+    if recipe.base.quant.is_none() && recipe.adapter.spec().is_some_and(|spec| spec.loftq().is_some()) {
+        let what = "LoftQ starts from what `base.quant` takes off the weights, and this base is not quantised";
+        let hint = "add `quant = { nf4 = {} }` to [base], or start in another way";
+        found.contradiction(&format!("adapter.{}.init", recipe.adapter.name()), what, hint);
+    }
     if recipe.base.compute != BaseCompute::F32 && recipe.storage().is_dense() {
         let what = "`base.compute` is about packed weights, and this base is plain f32";
-        found.contradiction("base.compute", what, "add `base.quant`, or `model.dtype = \"bf16\"`");
+        let hint = "add `base.quant`, also where the checkpoint has it already, or `model.dtype = \"bf16\"`";
+        found.contradiction("base.compute", what, hint);
     }
 }
 
@@ -235,6 +241,10 @@ fn optim(recipe: &Recipe, found: &mut Findings) {
         found.number("optim.adamw.eps", eps, |eps| eps as f32 > 0.0, "a number above 0 in f32");
     }
     found.number("optim.clip", recipe.optim.clip, not_negative, "0 (off) or more");
+    if recipe.optim.offload == Offload::Host && matches!(recipe.adapter, AdapterConfig::None(_)) {
+        let what = "`offload` says where the optimizer's moments lie, and [adapter.none] has no optimizer";
+        found.contradiction("optim.offload", what, "leave it out");
+    }
     lora_plus(recipe, found);
     schedule(recipe, found);
 }

@@ -4,18 +4,22 @@
 //! backend and instantiated once, in that backend's own crate, through [`Program`].
 
 mod generate;
+mod host;
 mod learner;
 mod program;
+mod self_test;
 mod step;
 
 pub use generate::Sampling;
+pub use host::Host;
 pub use program::{Plug, Program};
+pub use self_test::{Frozen, Matmul, SelfTest};
 
 use indexmap::IndexMap;
 pub use lowrank_kernels::DropoutKey;
 
 use crate::Result;
-use crate::adapters::{AdapterConfig, Origin, Selected};
+use crate::adapters::{AdapterConfig, Loftq, Origin, Selected};
 use crate::data::Batch;
 use crate::events::Event;
 use crate::models::{ModelConfig, WeightSource};
@@ -23,12 +27,28 @@ use crate::recipe::{BaseStorage, Optim};
 use crate::tensors::HostTensors;
 
 /// A device a runtime can use.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct DeviceInfo {
     /// What `--device` accepts: `flex`, `wgpu:0`, ...
     pub name: String,
     /// What the driver calls it.
     pub description: String,
+    /// Driver and its version, where there is one.
+    pub driver: Option<String>,
+    /// Bytes of memory, where the driver says.
+    pub memory: Option<u64>,
+    /// Most bytes that one buffer may have, where the driver says.
+    pub largest_buffer: Option<u64>,
+}
+
+/// What a backend computes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Processor {
+    /// Code compiled with the program, on memory of the process.
+    Cpu,
+    /// Kernels compiled when they are first used, on memory of the device.
+    Gpu,
 }
 
 /// Threads that the CPU backends use.
@@ -40,8 +60,14 @@ pub fn cpu_threads() -> usize {
 pub trait Runtime: Sync {
     /// `flex`, `ndarray`, `wgpu`, `cuda`.
     fn name(&self) -> &'static str;
+    fn processor(&self) -> Processor;
     /// Devices found now; empty when a driver is missing.
     fn devices(&self) -> Vec<DeviceInfo>;
+    /// Tries for about a second, kernel compilation aside, what training needs of device number `device`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Failed`] if a result is wrong, the device refuses, or its driver panics.
+    fn self_test(&self, device: usize) -> Result<SelfTest>;
     /// Loads a frozen base onto device number `device`.
     fn load(&self, device: usize, base: &BaseSpec<'_>) -> Result<Box<dyn Base>>;
 }
@@ -51,6 +77,8 @@ pub struct BaseSpec<'a> {
     pub config: &'a ModelConfig,
     pub weights: &'a dyn WeightSource,
     pub storage: BaseStorage,
+    /// Layers that are quantised for a start with LoftQ, if any. Needs `storage.quant`.
+    pub loftq: Option<Loftq<'a>>,
 }
 
 /// A frozen base on a device, shared by every learner attached to it.

@@ -2,14 +2,16 @@
 
 use std::marker::PhantomData;
 
+use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::Device;
 use lowrank_kernels::{Compute, LowRankBackend, TrainBackend};
 
 use super::learner::TensorLearner;
-use super::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Runtime};
+use super::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Processor, Runtime, SelfTest, self_test};
 use crate::adapters::{Injection, inject};
 use crate::models::llama::Llama;
 use crate::models::{self, ModelConfig};
+use crate::tensors::HostTensors;
 use crate::{Error, Result};
 
 /// What a backend's crate says of itself.
@@ -17,6 +19,7 @@ pub trait Plug: Sync + 'static {
     type Backend: TrainBackend;
     /// `flex`, `ndarray`, `wgpu`, `cuda`.
     const NAME: &'static str;
+    const PROCESSOR: Processor;
     /// Devices found now, with what `--device` calls them.
     fn devices() -> Vec<(DeviceInfo, Device<Self::Backend>)>;
 }
@@ -41,28 +44,43 @@ impl<P: Plug> Runtime for Program<P> {
         P::NAME
     }
 
+    fn processor(&self) -> Processor {
+        P::PROCESSOR
+    }
+
     fn devices(&self) -> Vec<DeviceInfo> {
         P::devices().into_iter().map(|(info, _)| info).collect()
     }
 
+    fn self_test(&self, device: usize) -> Result<SelfTest> {
+        self_test::run::<<P::Backend as AutodiffBackend>::InnerBackend>(&device_number::<P>(device)?)
+    }
+
     fn load(&self, device: usize, base: &BaseSpec<'_>) -> Result<Box<dyn Base>> {
-        let found = P::devices();
-        let names = || found.iter().map(|(info, _)| info.name.as_str()).collect::<Vec<_>>().join(", ");
-        let Some((_, device)) = found.get(device) else {
-            return Err(Error::input(format!("no device {}:{device}", P::NAME)).expected(names()).into());
-        };
+        let device = &device_number::<P>(device)?;
         let compute = Compute::from(base.storage.compute);
         if !P::Backend::computes_in(compute, device) {
             let error = Error::input(format!("{} cannot compute in {}", P::NAME, compute.name())).key("base.compute");
             return Err(error.hint("`base.compute = \"f32\"` works everywhere").into());
         }
-        let model = models::load::<P::Backend>(base.config, base.weights, base.storage, device)?;
-        Ok(Box::new(TensorBase { model, config: base.config.clone() }))
+        let (model, left) = models::load::<P::Backend>(base.config, base.weights, base.storage, base.loftq, device)?;
+        Ok(Box::new(TensorBase { model, left, config: base.config.clone() }))
     }
+}
+
+fn device_number<P: Plug>(number: usize) -> Result<Device<P::Backend>> {
+    let mut found = P::devices();
+    if number < found.len() {
+        return Ok(found.swap_remove(number).1);
+    }
+    let names = found.iter().map(|(info, _)| info.name.as_str()).collect::<Vec<_>>().join(", ");
+    Err(Error::input(format!("no device {}:{number}", P::NAME)).expected(names).into())
 }
 
 struct TensorBase<B: TrainBackend> {
     model: Llama<B>,
+    /// What fresh adapters start from, by path; empty without LoftQ.
+    left: HostTensors,
     config: ModelConfig,
 }
 
@@ -70,6 +88,7 @@ impl<B: TrainBackend> Base for TensorBase<B> {
     fn attach(&self, spec: &AdapterSpec<'_>) -> Result<Box<dyn Learner>> {
         let mut model = self.model.clone();
         let AdapterSpec { adapter, origin, seed, values, .. } = *spec;
+        let values = values.or((!self.left.is_empty()).then_some(&self.left));
         let adapted = inject(&mut model, &self.config, &Injection { adapter, origin, seed, values })?;
         Ok(Box::new(TensorLearner::new(model, &self.config, adapted, spec)?))
     }

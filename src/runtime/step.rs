@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
-use lowrank_kernels::{AttentionLayout, LowRankBackend, TrainBackend, cross_entropy};
+use lowrank_kernels::{AttentionLayout, LowRankBackend, TrainBackend};
 
 use super::learner::to_host;
 use super::{Micro, MicroResult};
@@ -31,7 +31,7 @@ pub(super) fn loss<B: LowRankBackend>(
     let device = hidden.device();
     let hidden = hidden.select(0, Tensor::from_data(TensorData::from(&positions[..]), &device));
     let targets = Tensor::<B, 1, Int>::from_data(TensorData::from(&targets[..]), &device);
-    Some(cross_entropy(model.head(hidden, pass), targets))
+    Some(model.loss(hidden, targets, pass))
 }
 
 /// One graph over the whole model.

@@ -6,15 +6,19 @@ use super::Subject;
 use crate::adapters::peft::{self, PeftAdapter};
 use crate::adapters::{Module, merge};
 use crate::checkpoint::{Disk, commit};
-use crate::models::Opened;
+use crate::models::Stored;
+use crate::recipe::BaseStorage;
 use crate::{Error, Result};
 
 /// Adapters read from disk, and their base.
 pub struct Adapters {
-    pub opened: Opened,
+    /// Where the first of them comes from; the base is its base.
+    pub subject: Subject,
     pub modules: Vec<Module>,
     /// In the order they were named.
     pub list: Vec<PeftAdapter>,
+    /// How each had the base stored.
+    storages: Vec<BaseStorage>,
 }
 
 impl Adapters {
@@ -28,16 +32,36 @@ impl Adapters {
         for (path, subject) in paths.iter().zip(&subjects) {
             dirs.push(subject.adapter.clone().ok_or_else(|| Error::input("this is no adapter").file(path))?);
         }
+        same_quantisation(paths, &subjects)?;
         if base.is_none() {
             same_base(paths, &subjects)?;
         }
-        let Some(Subject { opened, .. }) = subjects.into_iter().next() else {
+        let storages = subjects.iter().map(Subject::storage).collect();
+        let Some(subject) = subjects.into_iter().next() else {
             return Err(Error::input("no adapter is named").into());
         };
-        let modules = Module::list(&opened.config);
-        let read = |dir: &PathBuf| peft::read(dir, &opened.config.model_type, &modules);
+        let config = &subject.opened.config;
+        let modules = Module::list(config);
+        let read = |dir: &PathBuf| peft::read(dir, &config.model_type, &modules);
         let list = dirs.iter().map(read).collect::<Result<_>>()?;
-        Ok(Self { opened, modules, list })
+        Ok(Self { subject, modules, list, storages })
+    }
+
+    /// The base as it was stored when the adapters were trained.
+    ///
+    /// # Errors
+    /// If they were trained over different ones.
+    pub fn stored(&self) -> Result<Stored<'_>> {
+        let stored = self.subject.stored()?;
+        for storage in &self.storages {
+            let other = Stored::new(self.subject.opened.weights.as_ref(), *storage)?.storage();
+            if other.quant != stored.storage().quant {
+                let error = Error::input("the adapters were trained over different storages of the base");
+                let error = error.found(other.describe()).expected(stored.storage().describe());
+                return Err(error.hint("combine them as an adapter: `--write adapter`").into());
+            }
+        }
+        Ok(stored)
     }
 
     /// Writes an adapter of this base to the new directory `out`, whole or not at all.
@@ -47,6 +71,18 @@ impl Adapters {
         let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
         commit(&Disk, out, &files)
     }
+}
+
+/// LoftQ may have quantised the base of an adapter around it.
+fn same_quantisation(paths: &[PathBuf], subjects: &[Subject]) -> Result<()> {
+    let [first, others @ ..] = subjects else { return Ok(()) };
+    for (path, other) in paths.iter().skip(1).zip(others) {
+        if first.own_base()? != other.own_base()? {
+            let what = "the adapters belong to different bases: LoftQ quantised one of them around its own adapter";
+            return Err(Error::input(what).file(path).into());
+        }
+    }
+    Ok(())
 }
 
 fn same_base(paths: &[PathBuf], subjects: &[Subject]) -> Result<()> {

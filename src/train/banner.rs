@@ -1,7 +1,7 @@
 //! The first screen of a run: everything that was derived, with the numbers it came from.
 
 use super::{Job, Run};
-use crate::adapters::{AdapterConfig, compact, trainable};
+use crate::adapters::{AdapterConfig, LoftqPlan, compact, trainable};
 use crate::events::Banner;
 use crate::events::units::{bytes, count, rate};
 
@@ -14,7 +14,8 @@ impl Job {
             1 => format!("{} (1 override)", self.name),
             n => format!("{} ({n} overrides)", self.name),
         };
-        let storage = self.recipe.storage().describe();
+        let already = if self.opened.is_quantised() { " · quantised in its files" } else { "" };
+        let storage = self.storage.describe() + already;
         let frozen = if matches!(self.recipe.adapter, AdapterConfig::Full(_)) { "all trains" } else { "base frozen" };
         let model = format!(
             "{} · {} · {} layers · {} parameters · {storage} · {frozen}",
@@ -32,13 +33,17 @@ impl Job {
                 format!("at most {trains}: a pilot of {} steps on {sample} % of the rows decides", pilot.steps())
             }
         };
-        Banner::new()
-            .line("recipe", recipe)
-            .line("model", model)
+        let base = self.loftq().filter(LoftqPlan::owns_base).map(|plan| {
+            let LoftqPlan { iterations, ranks } = plan;
+            format!("quantised around the adapter's start in {} layers, {iterations} iterations: no other adapter can share it", ranks.len())
+        });
+        let banner = Banner::new().line("recipe", recipe).line("model", model);
+        base.into_iter()
+            .fold(banner, |banner, base| banner.line("base", base))
             .line("adapter", self.adapter_line())
             .line("trains", trains)
             .line("data", self.data_line())
-            .line("memory", self.memory_line() + &self.retained_line())
+            .line("memory", self.memory_line() + &self.offload_line() + &self.retained_line())
             .line("device", format!("{} ({})", self.target.device.name, self.target.device.description))
     }
 
@@ -84,13 +89,23 @@ impl Job {
         format!("about {peak}: weights {base} · adapter {adapter} · optimizer {optimizer} · activations {activations}")
     }
 
-    /// What adapters add to what the base's own layers keep.
+    /// Where the optimizer's bytes lie, where not all of them lie on the device.
+    fn offload_line(&self) -> String {
+        let m = &self.memory;
+        if m.optimizer_host == 0 {
+            return String::new();
+        }
+        let [host, device] = [m.optimizer_host, m.optimizer - m.optimizer_host].map(bytes);
+        format!("\noptimizer: {device} on the device, {host} in host memory; a step moves {host} each way")
+    }
+
+    /// What adapters need again going back; much of it is the base's own or computed again.
     fn retained_line(&self) -> String {
         let layers = &self.memory.retained_by_layer;
         let (Some(&least), Some(&most)) = (layers.values().min(), layers.values().max()) else { return String::new() };
         let range = if least == most { bytes(most) } else { format!("{} to {}", bytes(least), bytes(most)) };
         let (all, count) = (bytes(layers.values().sum()), layers.len());
-        format!("\nadapter keeps {range} per layer between forward and backward, {all} in {count} layers")
+        format!("\nadapter needs {range} per layer in the backward pass, {all} in {count} layers")
     }
 }
 

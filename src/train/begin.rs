@@ -1,18 +1,22 @@
 //! From a checked job to a run on a device: fresh, or where a checkpoint left off.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use indexmap::IndexMap;
 
 use super::artifact::model_values;
-use super::run::active_ranks;
+use super::bases::Bases;
+use super::cursor::Cursor;
+use super::run::{Evals, active_ranks};
 use super::save::split;
 use super::{Initial, Job, Options, Run, resident_bytes};
 use crate::adapters::{AdapterConfig, ModuleKind, Origin, Selected};
 use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::data::Report;
 use crate::events::{Bus, Event, Jsonl, RunStarted, truncate_after};
-use crate::runtime::{AdapterSpec, Base, BaseSpec, Learner, cpu_threads};
+use crate::recipe::Offload;
+use crate::runtime::{AdapterSpec, Base, Learner, Processor, cpu_threads};
 use crate::{Error, Result};
 
 /// A run ready to train, or what there is to say when nothing is left to do.
@@ -25,10 +29,15 @@ pub struct Begun<'a> {
 impl Job {
     /// Loads the base, attaches the adapter, makes or reopens the run directory.
     pub fn begin(&mut self, options: &Options) -> Result<Begun<'_>> {
+        self.begin_among(options, &Bases::default())
+    }
+
+    /// The same, over a base of `bases` where one is as this job needs it; one that is not there yet joins them.
+    pub fn begin_among(&mut self, options: &Options, bases: &Bases) -> Result<Begun<'_>> {
         let Some(resume) = &options.resume else {
             let initial = self.initial()?;
             let started_from = initial.as_ref().map(|initial| initial.sha256.clone());
-            let (base, learner) = self.load(initial)?;
+            let (base, learner) = self.load(initial, bases)?;
             let dir = RunDir::create(options.out.as_deref(), &self.name)?;
             let run = self.run(dir, started_from, base, learner)?;
             return Ok(Begun { run: Some(run), notes: Vec::new(), warnings: Vec::new() });
@@ -45,10 +54,10 @@ impl Job {
         };
         let (path, source) = checkpoint::locate(&argument);
         let dir = RunDir::open(path)?;
-        self.resume(dir, source)
+        self.resume(dir, source, bases)
     }
 
-    fn resume(&mut self, dir: RunDir, source: Source<'_>) -> Result<Begun<'_>> {
+    fn resume(&mut self, dir: RunDir, source: Source<'_>, bases: &Bases) -> Result<Begun<'_>> {
         self.adopt(&dir)?;
         let hashes = self.hashes()?;
         let now = Conditions {
@@ -68,7 +77,7 @@ impl Job {
             Start::From(saved) => saved.state.hashes.adapter.clone(),
             _ => initial.as_ref().map(|initial| initial.sha256.clone()),
         };
-        let (base, mut learner) = self.load(initial)?;
+        let (base, mut learner) = self.load(initial, bases)?;
         let mut state = None;
         let from = if let Start::From(saved) = &start { Some(&**saved) } else { None };
         let (best, note) = checkpoint::settle_best(&dir, from)?;
@@ -100,13 +109,8 @@ impl Job {
         Ok(())
     }
 
-    fn load(&self, initial: Option<Initial>) -> Result<(Box<dyn Base>, Box<dyn Learner>)> {
-        let spec = BaseSpec {
-            config: &self.opened.config,
-            weights: self.opened.weights.as_ref(),
-            storage: self.recipe.storage(),
-        };
-        let base = self.target.runtime.load(self.target.index, &spec)?;
+    fn load(&self, initial: Option<Initial>, bases: &Bases) -> Result<(Rc<dyn Base>, Box<dyn Learner>)> {
+        let base = bases.get(self)?;
         let values = initial.as_ref().map(|initial| &initial.values);
         let mut learner = base.attach(&AdapterSpec { values, ..self.adapter_spec() })?;
         if let Some(initial) = initial {
@@ -131,7 +135,7 @@ impl Job {
         &mut self,
         dir: RunDir,
         started_from: Option<String>,
-        base: Box<dyn Base>,
+        base: Rc<dyn Base>,
         learner: Box<dyn Learner>,
     ) -> Result<Run<'_>> {
         let hashes = Hashes { adapter: started_from, ..self.hashes()? };
@@ -152,7 +156,20 @@ impl Job {
         };
         let ranks = active_ranks(learner.as_ref());
         let cursor = Cursor::new(self.splits.train.sequences.len(), self.recipe.train.batch, self.recipe.seed, 0, 0);
-        Ok(Run { job: self, dir, info, base, learner, state, resumed_from: 0, ranks, resting: resident_bytes(), cursor, saved: 0, evals: Evals::default() })
+        Ok(Run {
+            job: self,
+            dir,
+            info,
+            base,
+            learner,
+            state,
+            resumed_from: 0,
+            ranks,
+            resting: resident_bytes(),
+            cursor,
+            saved: 0,
+            evals: Evals::default(),
+        })
     }
 
     fn hashes(&self) -> Result<Hashes> {
@@ -188,6 +205,22 @@ impl Job {
         warnings
     }
 
+    /// What each process that works on the run is told before the first step.
+    pub(super) fn notes(&self) -> Vec<Event> {
+        let name = self.target.runtime.name();
+        let text = format!("first step on {name} compiles kernels: this can take a minute");
+        let compiles = self.target.runtime.processor() == Processor::Gpu && self.steps > 0;
+        compiles.then_some(Event::Note { text }).into_iter().collect()
+    }
+
+    /// Settings that have no effect on this device.
+    fn device_warnings(&self) -> Vec<((String, String), usize)> {
+        let runtime = self.target.runtime;
+        let hosted = self.recipe.optim.offload == Offload::Host && runtime.processor() == Processor::Cpu;
+        let text = format!("optim.offload changes nothing on {}: its memory is host memory", runtime.name());
+        hosted.then(|| (("offload".into(), text), 1)).into_iter().collect()
+    }
+
     /// What is worth a warning before the first step; what holds of training and evaluation rows alike comes once.
     pub(super) fn warnings(&self) -> Vec<Event> {
         let warning = |code: &str, text: &str, count| ((code.to_string(), text.to_string()), count);
@@ -206,7 +239,7 @@ impl Job {
         let of_method = self.recipe.adapter.spec().map(|spec| spec.warnings(self.steps)).unwrap_or_default();
         let of_method = of_method.iter().map(|text| warning("adapter", text, 1));
         let mut counts: IndexMap<_, usize> = IndexMap::new();
-        let of_adapter = of_method.chain(self.adapter_warnings());
+        let of_adapter = of_method.chain(self.adapter_warnings()).chain(self.device_warnings());
         for (warning, count) in of_adapter.chain(of("training", &self.splits.train.report)).chain(eval) {
             *counts.entry(warning).or_default() += count;
         }
@@ -218,6 +251,11 @@ impl Run<'_> {
     /// A bus whose records go to `metrics.jsonl`; on resume, records after the checkpoint are dropped and the
     /// clock goes on from where it was.
     pub fn bus(&self) -> Result<Bus> {
+        self.bus_of(&self.run_name())
+    }
+
+    /// The same, for a run of that name.
+    pub fn bus_of(&self, name: &str) -> Result<Bus> {
         let path = self.dir.metrics();
         let mut seconds = 0.0;
         if path.exists() && self.resumed_from == 0 {
@@ -226,7 +264,7 @@ impl Run<'_> {
         } else if path.exists() {
             seconds = truncate_after(&path, self.resumed_from)?.max(self.state.elapsed_seconds);
         }
-        Ok(Bus::new(&self.run_name()).starting_at(seconds).with(Jsonl::append(&path)?))
+        Ok(Bus::new(name).starting_at(seconds).with(Jsonl::append(&path)?))
     }
 
     /// Last part of the run directory's path.

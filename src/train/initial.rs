@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::Job;
+use super::subject::run_around;
 use crate::adapters::peft::{self, CONFIG_FILE, TENSORS_FILE};
-use crate::adapters::{AdapterConfig, Module, Origin, Selected, Spec};
+use crate::adapters::{AdapterConfig, LoftqPlan, Module, Origin, Selected, Spec};
 use crate::checkpoint::{Layout, sha256};
 use crate::error::InputError;
 use crate::runtime::Learner;
@@ -30,12 +31,23 @@ impl Job {
     pub fn initial(&self) -> Result<Option<Initial>> {
         let Some(path) = &self.recipe.train.init_from else { return Ok(None) };
         let path = Path::new(path);
-        let dir = Layout::of(path).map_or_else(|_| PathBuf::from(path), |run| run.final_dir());
+        let run = Layout::of(path).ok();
+        let dir = run.as_ref().map_or_else(|| PathBuf::from(path), Layout::final_dir);
         if !dir.is_dir() {
             let error = Error::input("there is no such adapter").key("train.init_from").file(&dir);
             return Err(error.expected("a run or an adapter directory").into());
         }
         let config = &self.opened.config;
+        if let Some(run) = run.or_else(|| run_around(&dir)).filter(|run| run.recipe().exists())
+            && !self.opened.is_quantised()
+            && LoftqPlan::own_base(&run.read_recipe()?.adapter, config)?.is_some()
+        {
+            let what = "the adapter of `train.init_from` belongs to a base of its own, which LoftQ quantised around it";
+            let error = Error::input(what).key("train.init_from").file(run.recipe());
+            return Err(error
+                .hint("write that base with `merge --base-only --into requantised`, and train over it")
+                .into());
+        }
         let modules = Module::list(config);
         let (file, tensors) = peft::read(&dir, &config.model_type, &modules)?;
         let sites = file.adapter.select(&modules, Origin::AdapterFile)?;

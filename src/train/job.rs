@@ -1,14 +1,15 @@
 //! Everything a run needs, checked before anything is written or put on a device.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::estimate;
-use crate::adapters::{AdapterConfig, Module, Origin, Pilot, Selected, saved};
+use crate::adapters::{AdapterConfig, LoftqPlan, Module, Origin, Pilot, Progress, Selected, saved};
 use crate::data::{self, Splits};
 use crate::events::Memory;
-use crate::models::{self, Opened};
-use crate::recipe::{Recipe, Resolved, plan_adapter};
+use crate::models::{self, Opened, Stored};
+use crate::recipe::{BaseStorage, Recipe, Resolved, plan_adapter};
 use crate::runtime::{DeviceInfo, Runtime};
 use crate::{Error, Result};
 
@@ -37,8 +38,10 @@ pub struct Job {
     pub name: String,
     pub overrides: usize,
     pub target: Target,
-    pub opened: Opened,
-    pub splits: Splits,
+    pub opened: Rc<Opened>,
+    /// How the base is kept: as the recipe says, or as the checkpoint is quantised already.
+    pub storage: BaseStorage,
+    pub splits: Rc<Splits>,
     /// Modules that will carry an adapter.
     pub selected: Vec<Selected>,
     /// Parameters that will train, and all.
@@ -47,20 +50,39 @@ pub struct Job {
     /// Optimizer steps of the whole run.
     pub steps: usize,
     pub memory: Memory,
+    /// Hears of the layers that are quantised around a start with LoftQ, which takes its time.
+    pub progress: Progress,
 }
 
 impl Job {
     /// Opens model and data and checks that they fit the recipe. Writes nothing.
     pub fn prepare(resolved: &Resolved, target: &Target) -> Result<Self> {
+        Self::prepare_beside(resolved, target, None)
+    }
+
+    /// The same; model and data that `other` has opened already are shared with it.
+    pub fn prepare_beside(resolved: &Resolved, target: &Target, other: Option<&Job>) -> Result<Self> {
         // What is written beside the results must mean the same from wherever it is read again.
         let mut recipe = resolved.anchored();
-        let opened = models::open(&recipe.model.path, &resolved.root)?;
-        let splits = data::load(&recipe.data, &opened.tokenizer, &resolved.root)?;
+        let opened = match other.filter(|other| other.recipe.model.path == recipe.model.path) {
+            Some(other) => other.opened.clone(),
+            None => Rc::new(models::open(&recipe.model.path, &resolved.root)?),
+        };
+        let (storage, base) = {
+            let stored = Stored::new(opened.weights.as_ref(), recipe.storage())?;
+            (stored.storage(), estimate::base_bytes(&opened.config, &stored))
+        };
+        refuse_to_train_codes(&recipe, storage)?;
+        let splits = match other.filter(|o| Rc::ptr_eq(&o.opened, &opened) && o.recipe.data == recipe.data) {
+            Some(other) => other.splits.clone(),
+            None => Rc::new(data::load(&recipe.data, &opened.tokenizer, &resolved.root)?),
+        };
         let modules = Module::list(&opened.config);
         if let Some(shared) = recipe.adapter.shared() {
             saved(&modules, &shared, Origin::Recipe)?;
         }
         let selected = recipe.adapter.select(&modules, Origin::Recipe)?;
+        Stored::new(opened.weights.as_ref(), storage)?.around(LoftqPlan::new(&recipe.adapter, &selected))?;
         if recipe.data.max_len > opened.config.max_position_embeddings {
             return Err(Error::input("rows may be longer than the model's positions")
                 .key("data.max_len")
@@ -71,12 +93,31 @@ impl Job {
         let steps = steps(&recipe, splits.train.sequences.len());
         plan_adapter(&mut recipe.adapter, steps)?;
         let (name, overrides) = (resolved.name.clone(), resolved.overrides);
-        let (target, memory) = (target.clone(), Memory::default());
+        let (target, memory) = (target.clone(), Memory { base, ..Memory::default() });
         let (trainable, total) = (0, 0);
-        let mut job =
-            Self { recipe, name, overrides, target, opened, splits, selected, trainable, total, steps, memory };
+        let progress: Progress = |_, _| {};
+        let mut job = Self {
+            recipe,
+            name,
+            overrides,
+            target,
+            opened,
+            storage,
+            splits,
+            selected,
+            trainable,
+            total,
+            steps,
+            memory,
+            progress,
+        };
         job.count();
         Ok(job)
+    }
+
+    /// The layers that start with LoftQ, if any do.
+    pub(super) fn loftq(&self) -> Option<LoftqPlan> {
+        LoftqPlan::new(&self.recipe.adapter, &self.selected)
     }
 
     /// What must come first, where the recipe leaves something open.
@@ -94,7 +135,21 @@ impl Job {
     fn count(&mut self) {
         let config = &self.opened.config;
         (self.trainable, self.total) = estimate::parameters(config, &self.recipe.adapter, &self.selected);
-        self.memory = estimate::estimate(config, &self.recipe, &self.splits, self.trainable, &self.selected);
+        let base = self.memory.base;
+        self.memory = estimate::estimate(config, &self.recipe, base, &self.splits, self.trainable, &self.selected);
+    }
+}
+
+/// `base.quant` has been refused already where every weight trains; a checkpoint may be quantised without it.
+fn refuse_to_train_codes(recipe: &Recipe, storage: BaseStorage) -> Result<()> {
+    match (&recipe.adapter, storage.quant) {
+        (AdapterConfig::Full(_), Some(quant)) => {
+            let error = Error::input("[adapter.full] trains every weight, and these are quantised").key("model.path");
+            let hint =
+                "train an adapter over them, or write the weights in floats first: `lowrank merge MODEL --base-only`";
+            Err(error.found(quant.describe()).hint(hint).into())
+        }
+        _ => Ok(()),
     }
 }
 

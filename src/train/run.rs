@@ -10,6 +10,7 @@ use super::{Job, peak_bytes, resident_bytes};
 use crate::checkpoint::{Best, RunDir, RunInfo, TrainState};
 use crate::data::{Batch, Dataset, collate};
 use crate::events::{Bus, Control, Eval, Event, Memory, Status, Step, StopKind, Verify};
+use crate::recipe::Offload;
 use crate::runtime::{Base, Learner};
 use crate::tensors::HostTensors;
 use crate::{Error, Result};
@@ -70,6 +71,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    pub fn add(&mut self, other: Self) {
+        self.save |= other.save;
+        self.evaluate |= other.evaluate;
+    }
+
     pub fn take(control: &Control) -> Self {
         Self { save: control.take_save(), evaluate: control.take_evaluate() }
     }
@@ -89,6 +95,7 @@ impl Run<'_> {
     /// Says that it starts and lets a pilot decide what the recipe leaves open; `Some` where `control` asks for a stop before that.
     pub(super) fn start(&mut self, bus: &Bus, control: &Control) -> Result<Option<Left>> {
         bus.emit(self.started_event());
+        self.job.notes().into_iter().for_each(|note| bus.emit(note));
         if let stopped @ Left::Stopped(_) = self.pilot(bus, control)? {
             return Ok(Some(stopped));
         }
@@ -161,14 +168,25 @@ impl Run<'_> {
         })
     }
 
+    /// Optimizer steps taken.
+    pub(super) fn step(&self) -> usize {
+        self.state.step
+    }
+
     /// What the memory of this process went to.
     fn measured(&self) -> Memory {
-        let bytes = |tensors: HostTensors| tensors.values().map(|tensor| 4 * tensor.values.len() as u64).sum();
-        let peak = peak_bytes();
+        let bytes = |tensors: &HostTensors, counts: fn(&str) -> bool| {
+            let counted = tensors.iter().filter(|(name, _)| counts(name));
+            counted.map(|(_, tensor)| 4 * tensor.values.len() as u64).sum::<u64>()
+        };
+        let is_moment = |name: &str| name.ends_with(".exp_avg") || name.ends_with(".exp_avg_sq");
+        let hosted = self.job.recipe.optim.offload == Offload::Host;
+        let (state, peak) = (self.learner.state(), peak_bytes());
         Memory {
             base: self.base.bytes(),
-            adapter: bytes(self.learner.export()),
-            optimizer: bytes(self.learner.state()),
+            adapter: bytes(&self.learner.export(), |_| true),
+            optimizer: bytes(&state, |_| true),
+            optimizer_host: if hosted { bytes(&state, is_moment) } else { 0 },
             activations: peak.saturating_sub(self.resting),
             peak,
             ..Memory::default()

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::artifact::{attach_none, attach_saved};
 use super::job::Target;
-use crate::adapters::AdapterConfig;
 use crate::adapters::peft::{self, PeftConfig};
+use crate::adapters::{AdapterConfig, Factors, Loftq, LoftqPlan, Progress};
 use crate::checkpoint::Layout;
-use crate::models::{self, Opened};
-use crate::recipe::Recipe;
+use crate::models::{self, Opened, Stored};
+use crate::recipe::{BaseStorage, Recipe};
 use crate::runtime::{BaseSpec, Learner};
 use crate::{Error, Result};
 
@@ -20,6 +20,8 @@ pub struct Subject {
     /// Recipe of the run it came from, and its file.
     pub recipe: Option<Recipe>,
     pub recipe_file: Option<PathBuf>,
+    /// Hears of the layers that are quantised as for a start with LoftQ, which takes its time.
+    pub progress: Progress,
 }
 
 impl Subject {
@@ -28,7 +30,7 @@ impl Subject {
     /// # Errors
     /// An adapter outside a run needs `base`: the path its own file names is shown, never followed.
     pub fn open(path: &Path, base: Option<&Path>) -> Result<Self> {
-        let here = Path::new("");
+        let (here, progress): (_, Progress) = (Path::new(""), |_, _| {});
         if let Ok(run) = Layout::of(path)
             && run.recipe().exists()
         {
@@ -40,22 +42,22 @@ impl Subject {
             }
             if matches!(recipe.adapter, AdapterConfig::Full(_)) {
                 let opened = models::open(&last.display().to_string(), here)?;
-                return Ok(Self { opened, adapter: None, recipe: Some(recipe), recipe_file });
+                return Ok(Self { opened, adapter: None, recipe: Some(recipe), recipe_file, progress });
             }
             let base = base.map_or_else(|| recipe.model.path.clone(), |base| base.display().to_string());
             let adapter = recipe.adapter.spec().map(|_| last);
-            return Ok(Self { opened: models::open(&base, here)?, adapter, recipe: Some(recipe), recipe_file });
+            let opened = models::open(&base, here)?;
+            return Ok(Self { opened, adapter, recipe: Some(recipe), recipe_file, progress });
         }
         if path.join(peft::CONFIG_FILE).exists() {
-            return Self::over_base(path, base);
+            return Self::over_base(path, base, progress);
         }
         let opened = models::open(&path.display().to_string(), here)?;
-        Ok(Self { opened, adapter: None, recipe: None, recipe_file: None })
+        Ok(Self { opened, adapter: None, recipe: None, recipe_file: None, progress })
     }
 
-    fn over_base(path: &Path, base: Option<&Path>) -> Result<Self> {
-        let run =
-            path.ancestors().skip(1).take(2).filter_map(|dir| Layout::of(dir).ok()).find(|run| run.recipe().exists());
+    fn over_base(path: &Path, base: Option<&Path>, progress: Progress) -> Result<Self> {
+        let run = run_around(path);
         let recipe = run.as_ref().map(Layout::read_recipe).transpose()?;
         let recipe_file = run.map(|run| run.recipe());
         let base = match (base, &recipe) {
@@ -68,13 +70,44 @@ impl Subject {
             }
         };
         let opened = models::open(&base, Path::new(""))?;
-        Ok(Self { opened, adapter: Some(path.to_path_buf()), recipe, recipe_file })
+        Ok(Self { opened, adapter: Some(path.to_path_buf()), recipe, recipe_file, progress })
+    }
+
+    /// How the base of the run was quantised, where that is not plainly; see [`LoftqPlan::owns_base`]. A checkpoint that is quantised already
+    /// is such a base itself.
+    ///
+    /// # Errors
+    /// If the recipe of the run does not fit the model.
+    pub fn own_base(&self) -> Result<Option<LoftqPlan>> {
+        match &self.recipe {
+            Some(recipe) if !self.opened.is_quantised() => LoftqPlan::own_base(&recipe.adapter, &self.opened.config),
+            _ => Ok(None),
+        }
+    }
+
+    /// How the recipe, if there is one, has the base stored.
+    pub fn storage(&self) -> BaseStorage {
+        self.recipe.as_ref().map(Recipe::storage).unwrap_or_default()
+    }
+
+    /// The base as the run has it stored.
+    ///
+    /// # Errors
+    /// If the recipe asks for another four-bit format than the base's files have.
+    pub fn stored(&self) -> Result<Stored<'_>> {
+        Stored::new(self.opened.weights.as_ref(), self.storage())?.around(self.own_base()?)
+    }
+
+    /// Whether it is a run that trained every weight, so that its model is no base.
+    pub fn is_whole(&self) -> bool {
+        self.recipe.as_ref().is_some_and(|recipe| matches!(recipe.adapter, AdapterConfig::Full(_)))
     }
 
     /// The model on a device, adapter attached; with warnings about the adapter's file.
     pub fn load(&self, target: &Target) -> Result<(Box<dyn Learner>, Vec<String>)> {
-        let storage = self.recipe.as_ref().map(Recipe::storage).unwrap_or_default();
-        let spec = BaseSpec { config: &self.opened.config, weights: self.opened.weights.as_ref(), storage };
+        let (plan, storage) = (self.own_base()?, self.storage());
+        let loftq = plan.as_ref().map(|plan| Loftq { plan, factors: Factors::Skip, progress: self.progress });
+        let spec = BaseSpec { config: &self.opened.config, weights: self.opened.weights.as_ref(), storage, loftq };
         let base = target.runtime.load(target.index, &spec)?;
         match &self.adapter {
             None => Ok((attach_none(base.as_ref())?, Vec::new())),
@@ -84,4 +117,9 @@ impl Subject {
             }
         }
     }
+}
+
+/// The run that an adapter directory inside of it belongs to.
+pub(super) fn run_around(path: &Path) -> Option<Layout> {
+    path.ancestors().skip(1).take(2).filter_map(|dir| Layout::of(dir).ok()).find(|run| run.recipe().exists())
 }

@@ -7,31 +7,39 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use super::{Begun, Job, Options, Outcome, Target};
-use crate::Result;
 use crate::adapters::Selected;
 use crate::data::Batch;
 use crate::events::{self, Bus, Control, Event, Record, Request, Sink, Status};
 use crate::recipe::Shipped;
-use crate::runtime::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Micro, MicroResult, Runtime, Sampling};
+use crate::runtime::{
+    AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Micro, MicroResult, Processor, Runtime, Sampling, SelfTest,
+};
 use crate::tensors::HostTensors;
+use crate::{Error, Result};
 
-struct Still;
+struct Still(Processor);
 
 impl Runtime for Still {
     fn name(&self) -> &'static str {
         "still"
     }
+    fn processor(&self) -> Processor {
+        self.0
+    }
     fn devices(&self) -> Vec<DeviceInfo> {
         Vec::new()
     }
+    fn self_test(&self, _: usize) -> Result<SelfTest> {
+        Err(Error::Failed("it computes nothing".into()))
+    }
     fn load(&self, _: usize, _: &BaseSpec<'_>) -> Result<Box<dyn Base>> {
-        Ok(Box::new(Still))
+        Ok(Box::new(Still(self.0)))
     }
 }
 
 impl Base for Still {
     fn attach(&self, _: &AdapterSpec<'_>) -> Result<Box<dyn Learner>> {
-        Ok(Box::new(Still))
+        Ok(Box::new(Still(self.0)))
     }
     fn bytes(&self) -> u64 {
         0
@@ -105,16 +113,20 @@ eval_every = 3
 save_every = 2
 "#;
 
-/// Three rows that fit, and one that is too long and is left out.
 fn job(folder: &Path) -> Job {
+    job_on(&Still(Processor::Cpu), folder, &[])
+}
+
+/// Three rows that fit, and one that is too long and is left out.
+fn job_on(runtime: &'static Still, folder: &Path, sets: &[String]) -> Job {
     let long = "word ".repeat(40);
     let rows = format!("prompt,completion\na,b\nc,d\ne,f\ng,{long}\n");
     std::fs::write(folder.join("rows.csv"), rows).unwrap();
     let recipe = folder.join("my.toml");
     std::fs::write(&recipe, RECIPE).unwrap();
-    let resolved = Shipped(&[]).load(recipe.to_str().unwrap(), &[]).unwrap();
-    let device = DeviceInfo { name: "still".into(), description: String::new() };
-    Job::prepare(&resolved, &Target { runtime: &Still, index: 0, device }).unwrap()
+    let resolved = Shipped(&[]).load(recipe.to_str().unwrap(), sets).unwrap();
+    let device = DeviceInfo { name: "still".into(), ..DeviceInfo::default() };
+    Job::prepare(&resolved, &Target { runtime, index: 0, device }).unwrap()
 }
 
 /// Keeps what happens, and answers it.
@@ -212,4 +224,48 @@ fn a_resumed_run_does_not_repeat_its_warnings() {
     let steps: Vec<_> =
         records.iter().filter_map(|event| if let Event::Step(step) = event { Some(step.step) } else { None }).collect();
     assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+}
+
+/// What a run on `runtime` with moments on the host is told: its notes, and its warnings about offloading.
+fn told(runtime: &'static Still) -> (Vec<String>, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut job = job_on(runtime, folder.path(), &["optim.offload=host".into()]);
+    let options = Options { out: Some(folder.path().join("run")), resume: None };
+    let (_, seen) = train(&mut job, &options, &Control::new(), |_| {});
+    let first = seen.iter().position(|event| matches!(event, Event::Step(_) | Event::Eval(_))).unwrap();
+    let (mut notes, mut warnings) = (Vec::new(), Vec::new());
+    for (i, event) in seen.into_iter().enumerate() {
+        let of_offload = |code: &str| code == "offload";
+        match event {
+            Event::Note { text } => notes.push(text),
+            Event::Warning { code, text, .. } if of_offload(&code) => warnings.push(text),
+            _ => continue,
+        }
+        assert!(i < first, "said before anything is computed");
+    }
+    (notes, warnings)
+}
+
+#[test]
+fn what_a_processor_means_for_a_run_is_said_once() {
+    let (notes, warnings) = told(&Still(Processor::Gpu));
+    assert_eq!(
+        (&notes[..], warnings.len()),
+        (&["first step on still compiles kernels: this can take a minute".into()][..], 0)
+    );
+    let (notes, warnings) = told(&Still(Processor::Cpu));
+    assert_eq!(notes.len(), 0);
+    assert_eq!(warnings, ["optim.offload changes nothing on still: its memory is host memory"]);
+}
+
+#[test]
+fn the_banner_says_where_the_moments_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |sets: &[String]| job_on(&Still(Processor::Gpu), folder.path(), sets).banner().to_string();
+    let hosted = line(&["optim.offload=host".into()]);
+    assert!(
+        hosted.contains("optimizer: 0 B on the device, ") && hosted.contains("in host memory; a step moves "),
+        "{hosted}"
+    );
+    assert!(!line(&[]).contains("host memory"));
 }

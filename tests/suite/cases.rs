@@ -60,6 +60,10 @@ const DETACHED: (&str, &str) =
 const MOVED: (&str, &str) =
     ("gradient", "the weight moves along with the product, and the gradient of that part is left out");
 
+const COMPENSATES: (&str, &str) = ("identity", "it starts closer to the unquantised weights than its base is");
+
+const NOWHERE_ELSE: (&str, &str) = ("trace", "an unquantised base leaves it nothing to start from");
+
 const CASES: &[Case] = &[
     case("lora", "{}"),
     case("lora", r#"{"rslora": true}"#),
@@ -72,8 +76,21 @@ const CASES: &[Case] = &[
     case("lora", r#"{"init": "pissa"}"#),
     case("lora", r#"{"init": "pissa_niter_2", "rslora": true}"#),
     case("lora", r#"{"init": "olora"}"#),
+    Case { base: Base::Nf4, except: &[COMPENSATES, NOWHERE_ELSE], ..case("lora", r#"{"init": "loftq"}"#) },
+    Case {
+        base: Base::Nf4,
+        except: &[COMPENSATES, NOWHERE_ELSE],
+        ..case("lora", r#"{"init": "loftq_iter_3", "rslora": true, "alpha": 4}"#)
+    },
+    Case { base: Base::Nf4, ..case("lora", r#"{"init": "pissa"}"#) },
+    Case { base: Base::Nf4, ..case("lora", r#"{"init": "olora"}"#) },
     Case { except: &[DETACHED], ..case("dora", "{}") },
     Case { except: &[DETACHED], ..case("dora", r#"{"init": "pissa", "rslora": true}"#) },
+    Case {
+        base: Base::Nf4,
+        except: &[DETACHED, COMPENSATES, NOWHERE_ELSE],
+        ..case("dora", r#"{"init": "loftq_iter_2"}"#)
+    },
     Case {
         except: &[DETACHED, ("peft", "a saved embedding is read back without the frozen table beside it")],
         ..case("dora", r#"{"targets": ["embed_tokens", "q_proj"]}"#)

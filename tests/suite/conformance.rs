@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lowrank::adapters::merge::{OutDtype, merge};
 use lowrank::adapters::peft::{self, AdapterTensors, PeftConfig};
-use lowrank::adapters::{AdapterConfig, Module, trainable};
+use lowrank::adapters::{AdapterConfig, LoftqPlan, Module, trainable};
 use lowrank::data::Batch;
 use lowrank::models::{self, Opened, Safetensors};
 use lowrank::recipe::{BaseDtype, BaseStorage, Optim, Quant};
@@ -18,7 +18,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::cases::{self, Case, cases};
-use super::golden::{Fixtures, assert_close, attach, difference, e2e, load, one_after_the_other, open};
+use super::golden::{
+    Fixtures, assert_close, attach, difference, e2e, load, load_for, loftq, one_after_the_other, open,
+};
 use super::traces;
 
 /// Optimizer steps a method may plan for, and how many of them the checks take.
@@ -45,24 +47,26 @@ struct Under {
 }
 
 impl Under {
-    fn new(runtime: &dyn Runtime, stored: cases::Base) -> Self {
+    fn new(runtime: &dyn Runtime, stored: cases::Base, plan: Option<&LoftqPlan>) -> Self {
         let storage = stored.storage();
         let opened = open("llama");
-        let base = load(runtime, &opened, storage);
+        let base = load_for(runtime, &opened, storage, plan);
         let Some(quant) = storage.quant else { return Self { base, dense: open("llama"), opened, _dir: None } };
-        let dir = dequantised(&opened, quant);
+        let dir = dequantised(&opened, quant, plan);
         let dense = models::open(&dir.path().display().to_string(), Path::new("/")).unwrap();
         Self { opened, base, dense, _dir: Some(dir) }
     }
 }
 
-/// The model with every linear of its blocks quantised and dequantised again on the host.
-fn dequantised(opened: &Opened, quant: Quant) -> TempDir {
+/// The model with every linear of its blocks quantised, as a start with LoftQ wants it or plainly, and dequantised again on the host.
+pub(super) fn dequantised(opened: &Opened, quant: Quant, plan: Option<&LoftqPlan>) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let values = |(name, shape): (String, Vec<usize>)| {
         let mut values = opened.weights.read(&name).unwrap();
         if name.starts_with("model.layers.") && shape.len() == 2 {
-            values = Quantised::new(&values, quant.format()).dequantise();
+            let (path, format) = (name.trim_end_matches(".weight"), quant.format());
+            let quantised = plan.map(|plan| plan.quantised(path, &values, [shape[0], shape[1]], format).unwrap());
+            values = quantised.unwrap_or_else(|| Quantised::new(&values, format)).dequantise();
         }
         (name, HostTensor { shape, values })
     };
@@ -96,15 +100,17 @@ const PROPERTIES: [(&str, Check); 11] = [
 pub fn every_method_has_every_property(runtime: &dyn Runtime) {
     let cases = cases();
     let golden = Fixtures::read(e2e("llama").join("fixtures.safetensors"));
-    let bases = cases::Base::ALL.map(|stored| Under::new(runtime, stored));
+    let bases = cases::Base::ALL.map(|stored| Under::new(runtime, stored, None));
     let head = format!("methods on {}", runtime.name());
     let width = cases.iter().map(|case| case.name().len()).chain([head.len()]).max().unwrap_or_default();
     let mut table = format!("\n{head:<width$}");
     PROPERTIES.iter().for_each(|(name, _)| table += &format!(" {name:<10}"));
     let mut failures = Vec::new();
     for case in &cases {
-        let under = &bases[case.base as usize];
-        let (base, adapter) = (under.base.as_ref(), case.adapter());
+        let adapter = case.adapter();
+        let own = loftq(&bases[0].opened, &adapter).map(|plan| Under::new(runtime, case.base, Some(&plan)));
+        let under = own.as_ref().unwrap_or(&bases[case.base as usize]);
+        let base = under.base.as_ref();
         let bench = Bench { runtime, name: case.name(), under, base, golden: &golden, adapter };
         table += &format!("\n{:<width$}", case.name());
         for (property, check) in PROPERTIES {
@@ -190,7 +196,8 @@ impl Bench<'_> {
     }
 
     fn load(&self, weights: &Safetensors) -> Box<dyn Base> {
-        let spec = BaseSpec { config: &self.under.opened.config, weights, storage: BaseStorage::default() };
+        let spec =
+            BaseSpec { config: &self.under.opened.config, weights, storage: BaseStorage::default(), loftq: None };
         self.runtime.load(0, &spec).unwrap()
     }
 }
@@ -309,7 +316,7 @@ fn twenty_steps_give_the_known_losses(bench: &Bench) {
         false => traces::known(&bench.name, &found),
     };
     for (k, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        assert!((found - expected).abs() < 2e-4 * expected, "step {k}: {found}, expected {expected}");
+        assert!((found - expected).abs() < 5e-4 * expected, "step {k}: {found}, expected {expected}");
     }
 }
 

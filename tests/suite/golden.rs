@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lowrank::adapters::AdapterConfig;
+use lowrank::adapters::{AdapterConfig, Factors, Loftq, LoftqPlan, Module, Origin};
 use lowrank::data::{Batch, IGNORE};
 use lowrank::models::{self, Opened};
 use lowrank::recipe::{BaseDtype, BaseStorage, Optim};
@@ -92,8 +92,24 @@ pub fn open(name: &str) -> Opened {
 }
 
 pub fn load(runtime: &dyn Runtime, opened: &Opened, storage: impl Into<BaseStorage>) -> Box<dyn Base> {
-    let spec = BaseSpec { config: &opened.config, weights: opened.weights.as_ref(), storage: storage.into() };
+    load_for(runtime, opened, storage.into(), None)
+}
+
+/// A base for a start with LoftQ, where there is a plan for one.
+pub fn load_for(
+    runtime: &dyn Runtime,
+    opened: &Opened,
+    storage: BaseStorage,
+    plan: Option<&LoftqPlan>,
+) -> Box<dyn Base> {
+    let loftq = plan.map(|plan| Loftq { plan, factors: Factors::Keep, progress: |_, _| {} });
+    let spec = BaseSpec { config: &opened.config, weights: opened.weights.as_ref(), storage, loftq };
     runtime.load(0, &spec).unwrap()
+}
+
+/// The layers that start with LoftQ under `adapter`, if any do.
+pub fn loftq(opened: &Opened, adapter: &AdapterConfig) -> Option<LoftqPlan> {
+    LoftqPlan::new(adapter, &adapter.select(&Module::list(&opened.config), Origin::Recipe).unwrap())
 }
 
 pub fn attach(base: &dyn Base, adapter: &AdapterConfig, seed: u64) -> Box<dyn Learner> {

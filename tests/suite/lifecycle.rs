@@ -6,7 +6,7 @@ use lowrank::adapters::convert::to_lora;
 use lowrank::adapters::{Module, peft};
 use lowrank::checkpoint::Layout;
 use lowrank::events::Control;
-use lowrank::recipe::{self, BaseDtype, Resolved};
+use lowrank::recipe::{self, BaseDtype, Offload, Resolved};
 use lowrank::runtime::{Learner, Micro, Runtime};
 use lowrank::tensors::{HostTensors, decode};
 use lowrank::train::{Job, Options, Target, attach_none, attach_saved};
@@ -121,6 +121,27 @@ pub fn training_goes_on_from_an_adapter(runtime: &'static dyn Runtime) {
     let gone = job(runtime, &at("adapter"), "max_steps = 4").begin(&fresh(&at("new"))).err().unwrap().to_string();
     assert!(gone.contains("train.init_from") && gone.contains("no such adapter"), "{gone}");
     assert!(!at("new").exists());
+}
+
+/// Checkpoints say nothing of where moments lie, so that a resumed run may move them, and ends with the same bytes.
+pub fn a_resumed_run_may_move_its_moments(runtime: &'static dyn Runtime) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let adapter = e2e("llama").join("adapters/lora");
+    let run = |offload, steps: usize, options: &Options| {
+        let mut job = job(runtime, &adapter, &format!("max_steps = {steps}"));
+        job.recipe.optim.offload = offload;
+        train(job, options);
+    };
+    run(Offload::Device, 4, &fresh(&at("whole")));
+    for (name, first, second) in [("off", Offload::Device, Offload::Host), ("on", Offload::Host, Offload::Device)] {
+        run(first, 2, &fresh(&at(name)));
+        run(second, 4, &Options { out: None, resume: Some(Some(at(name))) });
+        for file in ["final/adapter_model.safetensors", "checkpoints/step-000004/state.safetensors"] {
+            let read = |name: &str| std::fs::read(at(name).join(file)).unwrap();
+            assert!(read(name) == read("whole"), "{name}: {file}");
+        }
+    }
 }
 
 /// An adapter of another rank, scale and choice of modules: every key is named, and nothing is written.

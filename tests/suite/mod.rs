@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod delta_lora;
 pub mod golden;
 pub mod lifecycle;
+pub mod loftq;
 pub mod lora_drop;
 pub mod lora_fa;
 pub mod lora_plus;
@@ -22,13 +23,17 @@ macro_rules! on {
             parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
                 first_gradients, bf16_base_is_close;
             lifecycle: adapters_alternate_over_one_base, converted_adapters_compute_the_same, training_goes_on_from_an_adapter,
+                a_resumed_run_may_move_its_moments,
                 an_adapter_of_another_shape_is_no_start;
+            loftq: the_start_is_closer_to_the_weights_than_their_quantisation, trains_as_over_the_dequantised_weights,
+                a_run_keeps_its_own_base, what_belongs_to_another_base_is_refused;
             adalora: ranks_settle_and_stay, a_run_broken_while_pruning_ends_with_the_same_ranks,
                 importances_are_taken_once_a_step, the_saved_adapter_computes_the_same;
             training: twenty_steps_equal_peft, pissa_equals_peft, checkpointed_gradients_equal_plain_ones, only_the_adapter_moves,
                 random_projections_are_shared_and_stay,
                 full_fine_tuning_equals_transformers, a_tied_head_stays_when_the_embedding_trains,
                 accumulation_equals_one_big_batch, dropout_is_counted_not_streamed, moments_survive_a_round_trip,
+                moments_on_the_host_change_nothing,
                 the_trainable_set_is_known_beforehand, norms_train_whole;
             delta_lora: resumes_to_the_bit, micro_batches_are_one_step, only_optimizer_steps_count,
                 is_read_back_as_lora, the_shared_base_stays;

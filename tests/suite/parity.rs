@@ -31,7 +31,8 @@ pub fn rope_scaling(runtime: &dyn Runtime) {
     for kind in ["linear", "llama3"] {
         let path = e2e("llama_extra").join(format!("config_rope_{kind}.json"));
         let config = ModelConfig::from_json(&std::fs::read(&path).unwrap(), &path).unwrap();
-        let spec = BaseSpec { config: &config, weights: opened.weights.as_ref(), storage: BaseDtype::F32.into() };
+        let spec =
+            BaseSpec { config: &config, weights: opened.weights.as_ref(), storage: BaseDtype::F32.into(), loftq: None };
         let base = runtime.load(0, &spec).unwrap();
         let learner = attach(base.as_ref(), &AdapterConfig::none(), 0);
         let logits = learner.logits(&golden.batch("input_ids", "labels")).unwrap();

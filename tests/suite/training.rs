@@ -3,12 +3,13 @@
 use lowrank::adapters::merge::{OutDtype, merge};
 use lowrank::adapters::peft::{self, PeftConfig};
 use lowrank::adapters::{
-    AdapterConfig, BiasMode, DoraConfig, LoraConfig, LoraInit, Module, Origin, Spec, Targets, VeraConfig, trainable,
+    AdaLoraConfig, AdapterConfig, BiasMode, DoraConfig, LoraConfig, LoraFaConfig, LoraInit, Module, Origin, Spec,
+    Targets, VeraConfig, trainable,
 };
 use lowrank::data::Batch;
 use lowrank::models;
-use lowrank::recipe::BaseDtype;
-use lowrank::runtime::{BaseSpec, DropoutKey, Learner, Micro, Runtime};
+use lowrank::recipe::{BaseDtype, Offload, Optim};
+use lowrank::runtime::{AdapterSpec, BaseSpec, DropoutKey, Learner, Micro, Runtime};
 use lowrank::train::attach_saved;
 
 use super::golden::{Fixtures, assert_close, attach, e2e, load, one_after_the_other, open};
@@ -258,6 +259,43 @@ pub fn moments_survive_a_round_trip(runtime: &dyn Runtime) {
     }
 }
 
+/// Values and state are the same to the bit wherever moments lie between steps, and a resumed run may move them.
+pub fn moments_on_the_host_change_nothing(runtime: &dyn Runtime) {
+    let golden = fixtures("llama");
+    let base = load(runtime, &open("llama"), BaseDtype::F32);
+    let on = |offload| Optim { offload, lora_plus_ratio: Some(4.0), ..Optim::default() };
+    let plain = |offload| Optim { lora_plus_ratio: None, ..on(offload) };
+    let run = |config: &AdapterConfig, optims: [&Optim; 2]| {
+        let attach = |optim| base.attach(&AdapterSpec::fresh(config, optim, 3)).unwrap();
+        let mut learner = attach(optims[0]);
+        for k in 0..6 {
+            if k == 3 {
+                let (values, state) = (learner.export(), learner.state());
+                learner = attach(optims[1]);
+                learner.import(&values).unwrap();
+                learner.set_state(&state, k).unwrap();
+            }
+            backward(learner.as_mut(), &golden.train_batch(k));
+            learner.step(1e-2, 0.7);
+        }
+        (learner.export(), learner.state())
+    };
+    use Offload::{Device, Host};
+    let compare = |config: AdapterConfig, optim: &dyn Fn(Offload) -> Optim| {
+        let (device, host) = (optim(Device), optim(Host));
+        let (values, state) = run(&config, [&device, &device]);
+        assert!(state.keys().any(|name| name.ends_with(".exp_avg_sq")));
+        for optims in [[&host, &host], [&device, &host], [&host, &device]] {
+            let (moved, of_moved) = run(&config, optims);
+            assert!(moved == values && of_moved == state, "{}: {:?}", config.name(), optims.map(|optim| optim.offload));
+        }
+    };
+    compare(LoraConfig::default().into(), &on);
+    compare(LoraFaConfig::default().into(), &plain);
+    compare(AdaLoraConfig::default().into(), &plain);
+    compare(AdapterConfig::full(), &plain);
+}
+
 /// What `--dry-run` lists before anything is loaded is what trains.
 pub fn the_trainable_set_is_known_beforehand(runtime: &dyn Runtime) {
     let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -314,7 +352,7 @@ pub fn norms_train_whole(runtime: &dyn Runtime) {
     let out = folder.path().join("merged");
     merge(opened.weights.as_ref(), &opened.config, &(saved_as, tensors), OutDtype::F32, &out, &mut |_, _| {}).unwrap();
     let merged = models::Safetensors::open_dir(&out).unwrap();
-    let spec = BaseSpec { config: &opened.config, weights: &merged, storage: BaseDtype::F32.into() };
+    let spec = BaseSpec { config: &opened.config, weights: &merged, storage: BaseDtype::F32.into(), loftq: None };
     let merged = attach(runtime.load(0, &spec).unwrap().as_ref(), &AdapterConfig::none(), 0);
     assert_close(&merged.logits(&batch).unwrap(), &trained, 1e-4, "merged");
 }

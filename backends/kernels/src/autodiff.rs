@@ -5,15 +5,16 @@ use std::sync::Arc;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::{Device, FloatTensor, IntTensor};
 use burn::tensor::{Shape, Tensor, TensorMetadata, TensorPrimitive};
-use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
+use burn_autodiff::{Autodiff, NodeId};
 
+use crate::norm::RmsNorm;
+use crate::recompute::{Repeatable, repeatable};
+use crate::swiglu::SwiGlu;
 use crate::term::{self, Wanted};
-use crate::{
-    BlockScales, Compute, Factors, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side,
-};
+use crate::{Compute, Factors, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, head};
 
 #[derive(Debug)]
 struct FrozenMatmul;
@@ -30,11 +31,11 @@ impl<B: LowRankBackend> Backward<B, 1> for FrozenMatmul {
     }
 }
 
-/// `down · x` where anything but `down` trains, x where `down` does, and the columns of x.
+/// `down · x` where anything but `down` trains, where burn has x if `down` does, and the columns of x.
 #[derive(Clone, Debug)]
 struct Kept<B: LowRankBackend> {
     h: Option<FloatTensor<B>>,
-    x: Option<FloatTensor<B>>,
+    x: Option<NodeId>,
     cols: usize,
     factors: Factors<B>,
 }
@@ -45,9 +46,10 @@ struct LowRankTerm;
 impl<B: LowRankBackend> Backward<B, 5> for LowRankTerm {
     type State = Kept<B>;
 
-    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, values: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
         let Kept { h, x, cols, factors } = ops.state;
+        let x = x.map(|x| values.retrieve_node_output::<FloatTensor<B>>(x));
         let [px, pdown, pmid, pup, ppost] = ops.parents;
         let wanted = Wanted {
             x: px.is_some().then_some(cols),
@@ -66,20 +68,30 @@ impl<B: LowRankBackend> Backward<B, 5> for LowRankTerm {
     }
 }
 
-#[derive(Debug)]
-struct Dropout;
+/// Probability and key: enough to draw the mask again.
+#[derive(Clone, Copy, Debug)]
+struct Dropout {
+    p: f64,
+    key: u64,
+}
 
 impl<B: LowRankBackend> Backward<B, 1> for Dropout {
-    /// Probability and key: enough to draw the mask again.
-    type State = (f64, u64);
+    type State = ();
 
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<(), 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let (p, key) = ops.state;
         if let [Some(x)] = ops.parents {
-            grads.register::<B>(x.id, B::dropout(grad, p, key));
+            grads.register::<B>(x.id, B::dropout(grad, self.p, self.key));
         }
     }
+}
+
+impl<B: LowRankBackend> Repeatable<B, 1> for Dropout {
+    fn run(self, [x]: [FloatTensor<B>; 1]) -> FloatTensor<B> {
+        B::dropout(x, self.p, self.key)
+    }
+
+    fn state(self, _: &[FloatTensor<B>; 1]) {}
 }
 
 #[derive(Debug)]
@@ -145,24 +157,8 @@ fn attention_backward<B: LowRankBackend, C: CheckpointStrategy>(
 }
 
 fn inner<B: LowRankBackend, C: CheckpointStrategy>(weight: FrozenWeight<Autodiff<B, C>>) -> FrozenWeight<B> {
-    match weight {
-        FrozenWeight::Dense(weight) => FrozenWeight::Dense(weight.primitive),
-        FrozenWeight::Bf16 { codes, table, rows, cols, compute } => {
-            FrozenWeight::Bf16 { codes, table: table.primitive, rows, cols, compute }
-        }
-        FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
-            let scales = match scales {
-                BlockScales::F32(scales) => BlockScales::F32(scales.primitive),
-                BlockScales::Nested { codes, scales, map, offset } => BlockScales::Nested {
-                    codes,
-                    scales: scales.primitive,
-                    map: map.primitive,
-                    offset: offset.primitive,
-                },
-            };
-            FrozenWeight::FourBit(FourBit { codes, scales, book: book.primitive, block, rows, cols, compute })
-        }
-    }
+    let (form, floats, ints) = weight.take_apart();
+    form.assemble(floats.into_iter().map(|float| float.primitive), ints)
 }
 
 impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C> {
@@ -188,11 +184,19 @@ impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C>
     }
 
     fn dropout(x: FloatTensor<Self>, p: f64, key: u64) -> FloatTensor<Self> {
-        let y = B::dropout(x.primitive, p, key);
-        match Dropout.prepare::<C>([x.node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((p, key), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        repeatable::<B, C, _, 1>(Dropout { p, key }, [x])
+    }
+
+    fn head_loss(hidden: FloatTensor<Self>, weight: FrozenWeight<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+        head::differentiable::<B, C>(hidden, inner(weight), targets)
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        repeatable::<B, C, _, 2>(RmsNorm { eps }, [x, weight])
+    }
+
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        repeatable::<B, C, _, 2>(SwiGlu, [gate, up])
     }
 
     fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
@@ -227,11 +231,12 @@ impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C>
         let h = term::project::<B>(x.primitive.clone(), &factors);
         let y = term::expand::<B>(h.clone(), &factors).into_primitive().tensor();
         match LowRankTerm.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
+            OpsKind::Tracked(mut prep) => {
                 let h = (mid_trains || up_trains || post_trains).then(|| h.into_primitive().tensor());
+                let needed = h.iter().chain(down_trains.then_some(&x.primitive));
+                needed.for_each(|needed| term::retain::<B>(needed));
                 let cols = x.primitive.shape()[1];
-                let x = down_trains.then_some(x.primitive);
-                h.iter().chain(&x).for_each(|kept| term::retain::<B>(kept));
+                let x = down_trains.then(|| prep.checkpoint(&x));
                 prep.finish(Kept { h, x, cols, factors }, y)
             }
             OpsKind::UnTracked(prep) => prep.finish(y),

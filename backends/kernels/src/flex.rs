@@ -1,29 +1,34 @@
-//! burn-flex: its own matmul is already `gemm`, so only packed weights need a kernel.
+//! burn-flex: kernels on its slices.
 
 use std::sync::Arc;
 
 use burn::tensor::TensorData;
-use burn::tensor::ops::{FloatTensor, FloatTensorOps};
+use burn::tensor::ops::{Device, FloatTensor, IntTensor};
 use burn_flex::{Flex, FlexTensor};
 
-use crate::cpu::{self, Stored};
-use crate::cpu_four_bit::{Blocks, Scales};
-use crate::{
-    BlockScales, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, cpu_attention,
-};
+use crate::cpu::{self, Blocks, Scales, Stored, Weight};
+use crate::{BlockScales, Compute, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
+use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_swiglu};
 
 impl LowRankBackend for Flex {
+    fn computes_in(compute: Compute, _device: &Device<Self>) -> bool {
+        cpu::computes_in(compute)
+    }
+
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
         match weight {
-            FrozenWeight::Dense(weight) if side == Side::Forward => {
-                Self::float_matmul(x, Self::float_transpose(weight))
+            FrozenWeight::Dense(weight) => {
+                let shape = [weight.layout().shape()[0], weight.layout().shape()[1]];
+                let weight = weight.to_contiguous();
+                let stored = Stored::Dense(weight.storage::<f32>());
+                multiply(x, Weight { stored, compute: Compute::F32, shape }, side)
             }
-            FrozenWeight::Dense(weight) => Self::float_matmul(x, weight),
-            FrozenWeight::Bf16 { codes, rows, cols, .. } => {
+            FrozenWeight::Bf16 { codes, rows, cols, compute, .. } => {
                 let codes = codes.to_contiguous();
-                multiply(x, Stored::Bf16(codes.storage::<i32>()), [rows, cols], side)
+                let stored = Stored::Bf16(codes.storage::<i32>());
+                multiply(x, Weight { stored, compute, shape: [rows, cols] }, side)
             }
-            FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, .. }) => {
+            FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
                 // Made in one piece and never written, so their storage is theirs alone and in order.
                 let scales = match &scales {
                     BlockScales::F32(scales) => Scales::F32(scales.storage::<f32>()),
@@ -35,9 +40,46 @@ impl LowRankBackend for Flex {
                     },
                 };
                 let (codes, book) = (codes.storage::<i32>(), book.storage::<f32>());
-                multiply(x, Stored::FourBit(Blocks { codes, scales, book, block }), [rows, cols], side)
+                let stored = Stored::FourBit(Blocks { codes, scales, book, block });
+                multiply(x, Weight { stored, compute, shape: [rows, cols] }, side)
             }
         }
+    }
+
+    fn cross_entropy(logits: FlexTensor, targets: IntTensor<Self>) -> (FlexTensor, FlexTensor) {
+        let mut grad = logits.into_data();
+        let values = grad.as_mut_slice::<f32>().expect("lowrank computes in f32 on this backend");
+        let loss = cpu_cross_entropy::in_place(values, targets.to_contiguous().storage::<i32>());
+        (FlexTensor::from_data(TensorData::from([loss])), FlexTensor::from_data(grad))
+    }
+
+    fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
+        let [x, weight] = [x, weight].map(|x| x.to_contiguous());
+        like(&x, cpu_norm::forward(x.storage(), weight.storage(), eps))
+    }
+
+    fn rms_norm_input_gradient(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, eps: f64) -> FlexTensor {
+        let [x, weight, grad] = [x, weight, grad].map(|x| x.to_contiguous());
+        like(&x, cpu_norm::input_gradient(x.storage(), weight.storage(), grad.storage(), eps))
+    }
+
+    fn rms_norm_weight_gradient(x: FlexTensor, grad: FlexTensor, eps: f64) -> FlexTensor {
+        let [x, grad] = [x, grad].map(|x| x.to_contiguous());
+        let cols = x.layout().shape()[1];
+        FlexTensor::from_data(TensorData::new(
+            cpu_norm::weight_gradient(x.storage(), grad.storage(), cols, eps),
+            [cols],
+        ))
+    }
+
+    fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
+        let [gate, up] = [gate, up].map(|x| x.to_contiguous());
+        like(&gate, cpu_swiglu::forward(gate.storage(), up.storage()))
+    }
+
+    fn swiglu_gradients(gate: FlexTensor, up: FlexTensor, grad: FlexTensor) -> [FlexTensor; 2] {
+        let [gate, up, grad] = [gate, up, grad].map(|x| x.to_contiguous());
+        cpu_swiglu::gradients(gate.storage(), up.storage(), grad.storage()).map(|part| like(&gate, part))
     }
 
     fn fused_attention() -> Option<FusedAttention<Self>> {
@@ -45,12 +87,11 @@ impl LowRankBackend for Flex {
     }
 }
 
-fn multiply(x: FlexTensor, weight: Stored<'_>, [rows, cols]: [usize; 2], side: Side) -> FlexTensor {
+fn multiply(x: FlexTensor, weight: Weight<'_>, side: Side) -> FlexTensor {
     let x = x.to_contiguous();
     let m = x.layout().shape()[0];
-    let y = cpu::linear(x.storage::<f32>(), m, weight, [rows, cols], side);
-    let width = if side == Side::Forward { rows } else { cols };
-    FlexTensor::from_data(TensorData::new(y, [m, width]))
+    let [_, width] = weight.inner_and_outer(side);
+    FlexTensor::from_data(TensorData::new(cpu::linear(x.storage::<f32>(), m, &weight, side), [m, width]))
 }
 
 fn attention(qkv: Qkv<Flex>, heads: Heads, at: &Arc<Positions>) -> FlexTensor {
@@ -63,6 +104,11 @@ fn attention_backward(qkv: Qkv<Flex>, grad: FlexTensor, heads: Heads, at: &Arc<P
     let (qkv, grad) = (qkv.map(|x| x.to_contiguous()), grad.to_contiguous());
     let slices = qkv.each_ref().map(|x| x.storage::<f32>());
     cpu_attention::backward(slices, grad.storage::<f32>(), heads, at).map(|part| rows(part, at))
+}
+
+/// A tensor of the shape of `x`.
+fn like(x: &FlexTensor, values: Vec<f32>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, x.layout().shape().clone()))
 }
 
 fn rows(values: Vec<f32>, at: &Positions) -> FlexTensor {

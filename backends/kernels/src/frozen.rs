@@ -124,7 +124,92 @@ impl<B: Backend> Clone for BlockScales<B> {
     }
 }
 
+/// Sizes of a packed matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packing {
+    pub rows: usize,
+    pub cols: usize,
+    /// Elements per scale; 1 where there are no scales.
+    pub block: usize,
+    pub compute: Compute,
+}
+
+/// A weight without its tensors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Form {
+    Dense,
+    Bf16(Packing),
+    FourBit(Packing),
+    /// Four bits with nested scales.
+    Nested(Packing),
+}
+
+impl Form {
+    /// None of a dense matrix.
+    #[cfg(feature = "cube")]
+    pub fn packing(self) -> Option<Packing> {
+        match self {
+            Self::Dense => None,
+            Self::Bf16(packing) | Self::FourBit(packing) | Self::Nested(packing) => Some(packing),
+        }
+    }
+
+    /// The weight of these tensors, in the order of [`FrozenWeight::take_apart`].
+    ///
+    /// # Panics
+    /// If there are too few.
+    pub fn assemble<B: Backend>(
+        self,
+        floats: impl IntoIterator<Item = FloatTensor<B>>,
+        ints: impl IntoIterator<Item = IntTensor<B>>,
+    ) -> FrozenWeight<B> {
+        let (mut floats, mut ints) = (floats.into_iter(), ints.into_iter());
+        let mut float = || floats.next().expect("as many as were taken apart");
+        let mut int = || ints.next().expect("as many as were taken apart");
+        match self {
+            Self::Dense => FrozenWeight::Dense(float()),
+            Self::Bf16(Packing { rows, cols, compute, .. }) => {
+                FrozenWeight::Bf16 { codes: int(), table: float(), rows, cols, compute }
+            }
+            Self::FourBit(Packing { rows, cols, block, compute }) => {
+                let (codes, book, scales) = (int(), float(), BlockScales::F32(float()));
+                FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute })
+            }
+            Self::Nested(Packing { rows, cols, block, compute }) => {
+                let (codes, book) = (int(), float());
+                let scales = BlockScales::Nested { codes: int(), scales: float(), map: float(), offset: float() };
+                FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute })
+            }
+        }
+    }
+}
+
 impl<B: Backend> FrozenWeight<B> {
+    /// What the weight is, and its tensors.
+    pub(crate) fn take_apart(self) -> (Form, Vec<FloatTensor<B>>, Vec<IntTensor<B>>) {
+        match self {
+            Self::Dense(weight) => (Form::Dense, vec![weight], vec![]),
+            Self::Bf16 { codes, table, rows, cols, compute } => {
+                (Form::Bf16(Packing { rows, cols, block: 1, compute }), vec![table], vec![codes])
+            }
+            Self::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
+                let packing = Packing { rows, cols, block, compute };
+                match scales {
+                    BlockScales::F32(scales) => (Form::FourBit(packing), vec![book, scales], vec![codes]),
+                    BlockScales::Nested { codes: inner, scales, map, offset } => {
+                        (Form::Nested(packing), vec![book, scales, map, offset], vec![codes, inner])
+                    }
+                }
+            }
+        }
+    }
+
+    /// `x · Wᵀ` or `x · W` by way of the whole matrix.
+    pub(crate) fn plain_product(self, x: FloatTensor<B>, side: Side) -> FloatTensor<B> {
+        let weight = self.dense();
+        B::float_matmul(x, if side == Side::Forward { B::float_transpose(weight) } else { weight })
+    }
+
     /// The whole matrix as f32: the plain body's way, which faster backends avoid.
     pub(crate) fn dense(self) -> FloatTensor<B> {
         match self {
@@ -199,4 +284,85 @@ fn unpack<B: Backend>(codes: Tensor<B, 1, Int>, shifts: &[i32], mask: i32) -> Te
         shifted.bitwise_and_scalar(mask.elem())
     };
     Tensor::stack::<2>(shifts.iter().map(part).collect(), 1).reshape([n * shifts.len()])
+}
+
+#[cfg(all(test, any(feature = "flex", feature = "ndarray")))]
+mod tests {
+    use super::*;
+    use crate::four_bit::{Code, Format, Quantised, ScaleFormat, Scales, dynamic_map};
+    use crate::{LowRankBackend, bf16, frozen_matmul, plain_frozen_matmul, splitmix};
+
+    fn numbers(n: usize, seed: u64) -> Vec<f32> {
+        (0..n as u64).map(|i| (splitmix::next(seed << 32 | i) >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
+    }
+
+    fn floats<B: Backend>(values: &[f32]) -> FloatTensor<B> {
+        Tensor::<B, 1>::from_floats(values, &Default::default()).into_primitive().tensor()
+    }
+
+    fn integers<B: Backend>(values: &[i32]) -> IntTensor<B> {
+        Tensor::<B, 1, Int>::from_ints(values, &Default::default()).into_primitive()
+    }
+
+    fn words<B: Backend>(bytes: &[u8]) -> IntTensor<B> {
+        let word = |chunk: &[u8]| chunk.iter().rev().fold(0, |word, byte| word << 8 | i32::from(*byte));
+        integers::<B>(&bytes.chunks(4).map(word).collect::<Vec<_>>())
+    }
+
+    fn four_bit<B: Backend>(values: &[f32], scales: ScaleFormat, [rows, cols]: [usize; 2]) -> FourBit<B> {
+        let quantised = Quantised::new(values, Format { code: Code::Nf4, block: 64, scales });
+        let scales = match &quantised.scales {
+            Scales::F32(scales) => BlockScales::F32(floats::<B>(scales)),
+            Scales::Nested(nested) => BlockScales::Nested {
+                codes: words::<B>(&nested.codes),
+                scales: floats::<B>(&nested.scales),
+                map: floats::<B>(&dynamic_map()),
+                offset: floats::<B>(&[nested.offset]),
+            },
+        };
+        let (codes, book) = (words::<B>(&quantised.bytes), floats::<B>(&Code::Nf4.book()));
+        FourBit { codes, scales, book, block: 64, rows, cols, compute: Compute::F32 }
+    }
+
+    /// The backend's own product against the plain one, in every storage; bfloat16 within its rounding of both operands.
+    fn own_and_plain_products_agree<B: LowRankBackend>() {
+        let shape @ [rows, cols] = [70, 130];
+        let values = numbers(rows * cols, 1);
+        let dense = Tensor::<B, 1>::from_floats(&values[..], &Default::default()).reshape([rows, cols]);
+        let (codes, table) = (integers::<B>(&bf16::pack(&values)), floats::<B>(&bf16::table()));
+        let weights = [
+            FrozenWeight::Dense(dense.into_primitive().tensor()),
+            FrozenWeight::Bf16 { codes, table, rows, cols, compute: Compute::F32 },
+            FrozenWeight::FourBit(four_bit::<B>(&values, ScaleFormat::F32, shape)),
+            FrozenWeight::FourBit(four_bit::<B>(&values, ScaleFormat::Nested, shape)),
+        ];
+        for (weight, side) in weights.iter().flat_map(|weight| [(weight, Side::Forward), (weight, Side::Backward)]) {
+            for (m, compute) in [1, 40].into_iter().flat_map(|m| [(m, Compute::F32), (m, Compute::Bf16)]) {
+                let k = if side == Side::Forward { cols } else { rows };
+                let x = Tensor::<B, 1>::from_floats(&numbers(m * k, 2)[..], &Default::default()).reshape([m, k]);
+                let plain = plain_frozen_matmul(x.clone(), weight.clone(), side);
+                let mut weight = weight.clone();
+                match &mut weight {
+                    FrozenWeight::Dense(_) => {}
+                    FrozenWeight::Bf16 { compute: asked, .. } => *asked = compute,
+                    FrozenWeight::FourBit(packed) => packed.compute = compute,
+                }
+                let worst = (frozen_matmul(x, weight, side) - plain).abs().max().into_scalar().elem::<f32>();
+                let bound = if compute == Compute::F32 { 1e-4 } else { 0.1 };
+                assert!(worst < bound, "{side:?} {m} {compute:?} {worst}");
+            }
+        }
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn flex() {
+        own_and_plain_products_agree::<burn_flex::Flex>();
+    }
+
+    #[cfg(feature = "ndarray")]
+    #[test]
+    fn ndarray() {
+        own_and_plain_products_agree::<burn_ndarray::NdArray<f32, i32>>();
+    }
 }

@@ -12,7 +12,11 @@ mod cpu;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_attention;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
-mod cpu_four_bit;
+mod cpu_cross_entropy;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+mod cpu_norm;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+mod cpu_swiglu;
 #[cfg(feature = "cube")]
 mod cube;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
@@ -23,14 +27,18 @@ pub mod four_bit;
 mod frozen;
 #[cfg(feature = "fusion")]
 mod fusion;
+mod head;
 pub mod host;
 mod mask;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod matrix;
 #[cfg(feature = "ndarray")]
 mod ndarray;
+mod norm;
 mod ops;
+mod recompute;
 pub mod splitmix;
+mod swiglu;
 mod term;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -38,9 +46,15 @@ pub mod testing;
 pub use attention::{
     AttentionLayout, FusedAttention, Heads, PositionTensors, Positions, Qkv, attend, join_heads, split_heads,
 };
+#[cfg(feature = "cube")]
+#[doc(hidden)]
+pub use cube::sources;
 pub use frozen::{BlockScales, Compute, FourBit, FrozenWeight, Side};
+pub use head::{HEAD_TOKENS, head_loss};
 pub use mask::{DropoutKey, path_hash};
-pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows};
+pub use norm::rms_norm;
+pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows, plain_frozen_matmul};
+pub use swiglu::swiglu;
 pub use term::{Factors, LowRank, low_rank, take_retained_bytes};
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -62,8 +76,7 @@ pub trait LowRankBackend: Backend {
     /// `x [n, in] · Wᵀ → [n, out]` ([`Side::Forward`]) or `g [n, out] · W → [n, in]` ([`Side::Backward`])
     /// for a frozen `W [out, in]`. The gradient goes to `x` alone and nothing is kept for it but `W` itself.
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
-        let weight = weight.dense();
-        Self::float_matmul(x, if side == Side::Forward { Self::float_transpose(weight) } else { weight })
+        weight.plain_product(x, side)
     }
 
     /// Rows `ids [n]` of a frozen `W [rows, cols]`, as f32 `[n, cols]`. No gradient.
@@ -95,8 +108,58 @@ pub trait LowRankBackend: Backend {
         (loss.into_primitive().tensor(), grad.into_primitive().tensor())
     }
 
+    /// Summed negative log-likelihood `[1]` of `targets [n]` under the logits `hidden [n, hidden] · Wᵀ` of a frozen
+    /// `W [vocab, hidden]`. Logits exist for some tokens at a time; between forward and backward `[n, hidden]` is kept.
+    fn head_loss(hidden: FloatTensor<Self>, weight: FrozenWeight<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+        head::loss::<Self>(hidden, weight, targets)
+    }
+
+    /// [`Self::head_loss`] and its gradient to `hidden`, `[n, hidden]`.
+    fn head_loss_and_gradient(
+        hidden: FloatTensor<Self>,
+        weight: FrozenWeight<Self>,
+        targets: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        head::loss_and_gradient::<Self>(hidden, weight, targets)
+    }
+
+    /// `x / sqrt(mean(x²) + eps) ⊙ weight` of the rows of `x [n, hidden]`. Between forward and backward `x` alone is kept;
+    /// whoever needs the result again has it computed again.
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        norm::forward::<Self>(x, weight, eps)
+    }
+
+    /// Gradient of [`Self::rms_norm`] to `x`, from the gradient to its result.
+    fn rms_norm_input_gradient(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        norm::input_gradient::<Self>(x, weight, grad, eps)
+    }
+
+    /// Gradient of [`Self::rms_norm`] to its weight.
+    fn rms_norm_weight_gradient(x: FloatTensor<Self>, grad: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        norm::weight_gradient::<Self>(x, grad, eps)
+    }
+
+    /// `silu(gate) ⊙ up`. Between forward and backward both are kept; whoever needs the result again has it computed again.
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        swiglu::forward::<Self>(gate, up)
+    }
+
+    /// Gradients of [`Self::swiglu`] to `gate` and `up`.
+    fn swiglu_gradients(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2] {
+        swiglu::gradients::<Self>(gate, up, grad)
+    }
+
     /// A low-rank term `scale · post ⊙ up(mid ⊙ down(x))` of `x [n, in]`, `[n, out]`. Between forward and backward
-    /// `down(x) [n, r]` is kept, and `x` only where `down` trains.
+    /// `down(x) [n, r]` is kept, and `x` only where `down` trains and `x` is not computed again.
     fn low_rank(x: FloatTensor<Self>, factors: Factors<Self>) -> FloatTensor<Self> {
         term::expand::<Self>(term::project::<Self>(x, &factors), &factors).into_primitive().tensor()
     }

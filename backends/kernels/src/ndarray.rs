@@ -2,48 +2,94 @@
 
 use std::sync::Arc;
 
-use burn::tensor::ops::{FloatTensor, FloatTensorOps};
-use burn::tensor::{TensorData, TensorMetadata};
+use burn::tensor::ops::{Device, FloatTensor, FloatTensorOps, IntTensor};
+use burn::tensor::{Shape, TensorData, TensorMetadata};
 use burn_ndarray::{NdArray, NdArrayTensor, SharedArray};
 
-use crate::cpu::{self, Stored};
-use crate::cpu_four_bit::{Blocks, Scales};
-use crate::{
-    BlockScales, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, cpu_attention,
-};
+use crate::cpu::{self, Blocks, Scales, Stored, Weight};
+use crate::{BlockScales, Compute, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
+use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_swiglu};
 
 type Cpu = NdArray<f32, i32>;
 
 impl LowRankBackend for Cpu {
+    fn computes_in(compute: Compute, _device: &Device<Self>) -> bool {
+        cpu::computes_in(compute)
+    }
+
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
         match weight {
             FrozenWeight::Dense(weight) => {
                 let shape = [weight.shape()[0], weight.shape()[1]];
                 let weight = floats(weight);
                 let weight = weight.as_standard_layout();
-                multiply(x, Stored::Dense(weight.as_slice().expect("standard layout is contiguous")), shape, side)
+                let stored = Stored::Dense(weight.as_slice().expect("standard layout is contiguous"));
+                multiply(x, Weight { stored, compute: Compute::F32, shape }, side)
             }
-            FrozenWeight::Bf16 { codes, rows, cols, .. } => {
-                multiply(x, Stored::Bf16(slice(&integers(codes))), [rows, cols], side)
+            FrozenWeight::Bf16 { codes, rows, cols, compute, .. } => {
+                let codes = integers(codes);
+                multiply(x, Weight { stored: Stored::Bf16(slice(&codes)), compute, shape: [rows, cols] }, side)
             }
-            FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, .. }) => {
+            FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
                 let (codes, book) = (integers(codes), floats(book));
-                let blocks = |scales| Blocks { codes: slice(&codes), scales, book: slice(&book), block };
+                let weight = |scales| {
+                    let stored = Stored::FourBit(Blocks { codes: slice(&codes), scales, book: slice(&book), block });
+                    Weight { stored, compute, shape: [rows, cols] }
+                };
                 match scales {
                     BlockScales::F32(scales) => {
                         let scales = floats(scales);
-                        multiply(x, Stored::FourBit(blocks(Scales::F32(slice(&scales)))), [rows, cols], side)
+                        multiply(x, weight(Scales::F32(slice(&scales))), side)
                     }
                     BlockScales::Nested { codes, scales, map, offset } => {
                         let (codes, scales, map, offset) =
                             (integers(codes), floats(scales), floats(map), slice(&floats(offset))[0]);
                         let scales =
                             Scales::Nested { codes: slice(&codes), scales: slice(&scales), map: slice(&map), offset };
-                        multiply(x, Stored::FourBit(blocks(scales)), [rows, cols], side)
+                        multiply(x, weight(scales), side)
                     }
                 }
             }
         }
+    }
+
+    fn cross_entropy(logits: NdArrayTensor, targets: IntTensor<Self>) -> (NdArrayTensor, NdArrayTensor) {
+        let shape = logits.shape();
+        let NdArrayTensor::I32(targets) = targets else { unreachable!("targets are i32 on this backend") };
+        let targets: Vec<i32> = targets.into_shared().iter().copied().collect();
+        let mut grad = values(logits);
+        let loss = cpu_cross_entropy::in_place(&mut grad, &targets);
+        (tensor(vec![loss], [1]), tensor(grad, shape))
+    }
+
+    fn rms_norm(x: NdArrayTensor, weight: NdArrayTensor, eps: f64) -> NdArrayTensor {
+        let shape = x.shape();
+        tensor(cpu_norm::forward(&values(x), &values(weight), eps), shape)
+    }
+
+    fn rms_norm_input_gradient(
+        x: NdArrayTensor,
+        weight: NdArrayTensor,
+        grad: NdArrayTensor,
+        eps: f64,
+    ) -> NdArrayTensor {
+        let shape = x.shape();
+        tensor(cpu_norm::input_gradient(&values(x), &values(weight), &values(grad), eps), shape)
+    }
+
+    fn rms_norm_weight_gradient(x: NdArrayTensor, grad: NdArrayTensor, eps: f64) -> NdArrayTensor {
+        let cols = x.shape()[1];
+        tensor(cpu_norm::weight_gradient(&values(x), &values(grad), cols, eps), [cols])
+    }
+
+    fn swiglu(gate: NdArrayTensor, up: NdArrayTensor) -> NdArrayTensor {
+        let shape = gate.shape();
+        tensor(cpu_swiglu::forward(&values(gate), &values(up)), shape)
+    }
+
+    fn swiglu_gradients(gate: NdArrayTensor, up: NdArrayTensor, grad: NdArrayTensor) -> [NdArrayTensor; 2] {
+        let shape = gate.shape();
+        cpu_swiglu::gradients(&values(gate), &values(up), &values(grad)).map(|part| tensor(part, shape.clone()))
     }
 
     fn fused_attention() -> Option<FusedAttention<Self>> {
@@ -72,15 +118,19 @@ fn values(x: NdArrayTensor) -> Vec<f32> {
 fn rows(values: Vec<f32>, at: &Positions) -> NdArrayTensor {
     let n = at.batch * at.len;
     let width = values.len() / n;
-    Cpu::float_from_data(TensorData::new(values, [n, width]), &Default::default())
+    tensor(values, [n, width])
 }
 
-fn multiply(x: NdArrayTensor, weight: Stored<'_>, [rows, cols]: [usize; 2], side: Side) -> NdArrayTensor {
+fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> NdArrayTensor {
+    Cpu::float_from_data(TensorData::new(values, shape), &Default::default())
+}
+
+fn multiply(x: NdArrayTensor, weight: Weight<'_>, side: Side) -> NdArrayTensor {
     let m = x.shape()[0];
     let x = floats(x);
     let x = x.as_standard_layout();
-    let y = cpu::linear(x.as_slice().expect("standard layout is contiguous"), m, weight, [rows, cols], side);
-    let width = if side == Side::Forward { rows } else { cols };
+    let y = cpu::linear(x.as_slice().expect("standard layout is contiguous"), m, &weight, side);
+    let [_, width] = weight.inner_and_outer(side);
     Cpu::float_from_data(TensorData::new(y, [m, width]), &Default::default())
 }
 

@@ -14,6 +14,11 @@ pub fn frozen_matmul<B: LowRankBackend>(x: Tensor<B, 2>, weight: FrozenWeight<B>
     wrap(B::frozen_matmul(x.into_primitive().tensor(), weight, side))
 }
 
+/// [`frozen_matmul`] in plain tensor operations, in f32: what faster bodies are tested and measured against.
+pub fn plain_frozen_matmul<B: Backend>(x: Tensor<B, 2>, weight: FrozenWeight<B>, side: Side) -> Tensor<B, 2> {
+    wrap(weight.plain_product(x.into_primitive().tensor(), side))
+}
+
 /// See [`LowRankBackend::frozen_rows`].
 pub fn frozen_rows<B: LowRankBackend>(weight: FrozenWeight<B>, ids: Tensor<B, 1, Int>) -> Tensor<B, 2> {
     wrap(B::frozen_rows(weight, ids.into_primitive()))

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Between forward and backward only `down · x` (n × r) is kept where `mid`, `up` or `post` trains, and `x` (n × in) where
-//! `down` trains: nothing of a frozen term. What is kept is counted, because burn has no such counter.
+//! `down` trains: nothing of a frozen term. An x that is the result of a cheap operation is not kept but computed again
+//! (`recompute.rs`). What is needed again is counted, because burn has no such counter.
 //!
 //! Layers of several widths can share frozen factors: of a `down` wider than `x` the first columns are used, of an `up`
 //! taller than `post` the first rows. They are cut anew in each pass, so that a backend whose slices are copies keeps none.
@@ -155,7 +156,7 @@ pub(crate) fn gradients<B: Backend>(
 
 thread_local!(static RETAINED: Cell<u64> = const { Cell::new(0) });
 
-/// Bytes that terms on this thread have kept for backward passes since the last call.
+/// Bytes that terms on this thread have asked to have again in backward passes since the last call.
 pub fn take_retained_bytes() -> u64 {
     RETAINED.take()
 }
@@ -167,15 +168,9 @@ pub(crate) fn retain<B: Backend>(tensor: &FloatTensor<B>) {
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
-    use crate::testing::{TestAutodiff, TestBackend};
+    use crate::testing::{TestAutodiff, TestBackend, values};
 
     type A = TestAutodiff;
-
-    fn values<B: Backend, const D: usize>(shape: [usize; D], seed: f32) -> Tensor<B, D> {
-        let n = shape.iter().product::<usize>();
-        let values: Vec<f32> = (0..n).map(|i| ((i as f32 + seed) * 0.7).sin()).collect();
-        Tensor::from_data(burn::tensor::TensorData::new(values, shape), &Default::default())
-    }
 
     /// The same in plain operations, which burn differentiates.
     fn plain(x: Tensor<A, 2>, term: &LowRank<A>) -> Tensor<A, 2> {

@@ -2,7 +2,7 @@
 
 use burn_autodiff::Autodiff;
 use burn_wgpu::{Wgpu, WgpuDevice};
-use lowrank::runtime::{DeviceInfo, Plug, Program, Runtime};
+use lowrank::runtime::{DeviceInfo, Plug, Processor, Program, Runtime};
 use wgpu::DeviceType;
 
 /// The backend as `--device wgpu[:n]` finds it.
@@ -13,6 +13,7 @@ struct WgpuPlug;
 impl Plug for WgpuPlug {
     type Backend = Autodiff<Wgpu>;
     const NAME: &'static str = "wgpu";
+    const PROCESSOR: Processor = Processor::Gpu;
 
     /// Adapters by kind, the strongest first; burn numbers them within their kind.
     fn devices() -> Vec<(DeviceInfo, WgpuDevice)> {
@@ -22,19 +23,27 @@ impl Plug for WgpuPlug {
         };
         let instance = wgpu::Instance::new(descriptor);
         let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
-        let infos: Vec<_> = adapters.iter().map(wgpu::Adapter::get_info).collect();
+        let infos: Vec<_> = adapters.iter().map(|adapter| (adapter.get_info(), adapter.limits())).collect();
         let of = |kind: DeviceType, device: fn(usize) -> WgpuDevice| {
-            let found = infos.iter().filter(move |info| info.device_type == kind);
-            found.enumerate().map(move |(i, info)| (device(i), info))
+            let found = infos.iter().filter(move |(info, _)| info.device_type == kind);
+            found.enumerate().map(move |(i, found)| (device(i), found))
         };
         let devices = of(DeviceType::DiscreteGpu, WgpuDevice::DiscreteGpu)
             .chain(of(DeviceType::IntegratedGpu, WgpuDevice::IntegratedGpu))
             .chain(of(DeviceType::VirtualGpu, WgpuDevice::VirtualGpu))
             .chain(of(DeviceType::Cpu, |_| WgpuDevice::Cpu).take(1));
-        let name = |i: usize, (device, info): (WgpuDevice, &wgpu::AdapterInfo)| {
-            let description = format!("{} ({:?}, {:?})", info.name, info.backend, info.device_type);
-            (DeviceInfo { name: format!("wgpu:{i}"), description }, device)
-        };
-        devices.enumerate().map(|(i, found)| name(i, found)).collect()
+        devices.enumerate().map(|(i, (device, (info, limits)))| (describe(i, info, limits), device)).collect()
+    }
+}
+
+/// wgpu does not say how much memory there is, only how much of it one buffer may take.
+fn describe(i: usize, info: &wgpu::AdapterInfo, limits: &wgpu::Limits) -> DeviceInfo {
+    let driver = format!("{} {}", info.driver, info.driver_info).trim().to_string();
+    DeviceInfo {
+        name: format!("wgpu:{i}"),
+        description: format!("{} ({:?}, {:?})", info.name, info.backend, info.device_type),
+        driver: Some(driver).filter(|driver| !driver.is_empty()),
+        memory: None,
+        largest_buffer: Some(limits.max_buffer_size.min(limits.max_storage_buffer_binding_size)),
     }
 }

@@ -32,7 +32,8 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(&self, output: &Output) -> Result<()> {
-        let subject = Subject::open(&self.subject.path, self.subject.base.as_deref())?;
+        let mut subject = Subject::open(&self.subject.path, self.subject.base.as_deref())?;
+        subject.progress = output.progress();
         let Resolved { recipe, root, .. } = self.recipe(&subject)?;
         let tokenizer = &subject.opened.tokenizer;
         let splits = data::load(&recipe.data, tokenizer, &root)?;

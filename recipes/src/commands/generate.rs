@@ -50,7 +50,8 @@ impl Generate {
             let error = Error::input("`--temperature` is out of range").found(self.temperature);
             return Err(error.expected("0 or more").into());
         }
-        let subject = Subject::open(&self.subject.path, self.subject.base.as_deref())?;
+        let mut subject = Subject::open(&self.subject.path, self.subject.base.as_deref())?;
+        subject.progress = output.progress();
         let tokenizer = &subject.opened.tokenizer;
         let own = subject.recipe.as_ref().map_or("none", |recipe| recipe.data.template.as_str());
         let template = Template::resolve(self.template.as_deref().unwrap_or(own), tokenizer, Path::new(""))?;

@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod merge;
 pub mod methods;
 pub mod recipes;
+pub mod report;
 pub mod schema;
 pub mod train;
 pub mod watch;
@@ -26,6 +27,7 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Methods(command) => command.run(output),
         Command::Check(command) => command.run(output),
         Command::Watch(command) => command.run(output),
+        Command::Report(command) => command.run(output),
         Command::Eval(command) => command.run(output),
         Command::Generate(command) => command.run(output),
         Command::Merge(command) => command.run(output),

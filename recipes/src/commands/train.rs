@@ -66,6 +66,7 @@ impl Train {
             console.banner(&job.banner().line("parameters", job.trainable_lines()));
             return stdout::print(&job.recipe.to_toml()?);
         }
+        job.progress = output.progress();
         let options = Options { out: self.out.clone(), resume: self.resume.clone() };
         let Begun { run, notes, warnings } = job.begin(&options)?;
         let Some(run) = run else {

@@ -1,11 +1,15 @@
 //! Folding an adapter into the weights under it: a plain Hugging Face model comes out.
 //!
-//! Tensor by tensor W + s·B·A in f32, cast once, written straight to the file: no more than one
+//! Tensor by tensor W + s·B·A in f32, cast once (or quantised again), written straight to the file: no more than one
 //! tensor of the base is in memory. For embeddings it is W + s·(B·A)ᵀ. DoRA's magnitudes are then the lengths of the rows
 //! (of an embedding, the columns).
 
 mod dtype;
+#[cfg(test)]
+mod four_bit_tests;
+mod merged;
 mod output;
+mod packed;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -15,11 +19,11 @@ use std::path::{Path, PathBuf};
 use lowrank_kernels::host::matmul;
 
 pub use self::dtype::OutDtype;
-use self::output::{Output, Plan, Values};
+pub use self::merged::{Form, Merged};
 use self::writer::Writer;
 use super::peft::{AdapterTensors, PeftConfig};
-use super::{Lengths, Module, Update};
-use crate::models::{ModelConfig, WeightSource};
+use super::{Lengths, Update};
+use crate::models::{ModelConfig, WeightSource, bnb, stored_format};
 use crate::{Error, Result};
 
 /// Rows of a weight that are changed at a time.
@@ -52,63 +56,59 @@ pub fn merge(
     out: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<MergeReport> {
-    refuse_occupied(base, out)?;
-    let (peft, tensors) = adapter;
-    let plan = output::plan(base, config, &Module::list(config), &peft.adapter, tensors)?;
-    publish(base, config, &plan, dtype, out, progress)
+    write(&Merged::new(base, config, adapter, Form::Dense)?, dtype, out, progress)
 }
 
 /// Writes `base` as it is, in another type, to the new directory `out`. Errors as for [`merge`].
 pub fn convert(base: &dyn WeightSource, config: &ModelConfig, dtype: OutDtype, out: &Path) -> Result<MergeReport> {
-    refuse_occupied(base, out)?;
-    let outputs = config.tensors().into_iter().map(|(name, shape)| Output {
-        values: Values::Base(name.clone()),
-        name,
-        shape,
-        update: None,
-    });
-    let plan = Plan { outputs: outputs.collect(), untied: false };
-    publish(base, config, &plan, dtype, out, &mut |_, _| {})
+    write(&Merged::plain(base, config, Form::Dense), dtype, out, &mut |_, _| {})
 }
 
-fn publish(
-    base: &dyn WeightSource,
-    config: &ModelConfig,
-    plan: &Plan<'_>,
+/// Writes a merged model to the new directory `out`; what it has in four bits as bitsandbytes does. Errors as for
+/// [`merge`].
+pub fn write(
+    model: &Merged<'_>,
     dtype: OutDtype,
     out: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<MergeReport> {
+    refuse_occupied(model, out)?;
     let staging = Staging::create(out)?;
-    let mut writer = Writer::create(&staging.path.join("model.safetensors"), dtype, &plan.outputs)?;
-    let mut report = MergeReport { tensors: plan.outputs.len(), untied: plan.untied, ..MergeReport::default() };
-    for (done, output) in plan.outputs.iter().enumerate() {
-        progress(done, plan.outputs.len());
-        report.changed += usize::from(output.is_changed());
-        let rounding = write(base, output, &mut writer)?;
-        if rounding > report.rounding {
-            (report.rounding, report.rounding_tensor) = (rounding, output.name.clone());
-        }
+    let report = weights(model, dtype, &staging.path.join("model.safetensors"), progress)?;
+    let mut config = model.config().to_json(dtype.torch_name());
+    if let Some(format) = stored_format(model) {
+        config["quantization_config"] = bnb::config_to_json(format, dtype.torch_name(), &model.linears_in_floats());
     }
-    writer.finish()?;
-    progress(plan.outputs.len(), plan.outputs.len());
-    let config = ModelConfig { tie_word_embeddings: config.tie_word_embeddings && !plan.untied, ..config.clone() };
     let path = staging.path.join("config.json");
-    std::fs::write(&path, format!("{:#}\n", config.to_json(dtype.torch_name()))).map_err(Error::io(&path))?;
+    std::fs::write(&path, format!("{config:#}\n")).map_err(Error::io(&path))?;
     staging.publish(out)?;
     Ok(report)
 }
 
-/// Merges one tensor and returns the largest rounding difference.
-fn write(base: &dyn WeightSource, output: &Output, writer: &mut Writer) -> Result<f32> {
-    let mut values = match &output.values {
-        Values::Base(name) => base.read(name)?,
-        Values::Adapter(tensor) => tensor.values.clone(),
-    };
-    if let Some(update) = &output.update {
-        apply(update, &mut values);
+fn weights(
+    model: &Merged<'_>,
+    dtype: OutDtype,
+    path: &Path,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<MergeReport> {
+    let tensors = model.tensors().count();
+    let mut report =
+        MergeReport { tensors, changed: model.changed(), untied: model.is_untied(), ..MergeReport::default() };
+    let mut writer = Writer::create(path, packed::layout(model, dtype), &packed::states(model))?;
+    for (done, (name, shape)) in model.tensors().enumerate() {
+        progress(done, tensors);
+        if let Some(quantised) = model.four_bit(name)? {
+            packed::write((name, shape), &quantised, dtype, &mut writer)?;
+            continue;
+        }
+        let rounding = writer.values(name, &model.read(name)?, dtype)?;
+        if rounding > report.rounding {
+            (report.rounding, report.rounding_tensor) = (rounding, name.to_string());
+        }
     }
-    writer.write(&output.name, &values)
+    writer.finish()?;
+    progress(tensors, tensors);
+    Ok(report)
 }
 
 /// Changes a weight `[rows, cols]` in place.

@@ -3,6 +3,7 @@
 use safetensors::SafeTensors;
 
 use super::*;
+use crate::adapters::Module;
 use crate::adapters::modules::tiny;
 use crate::adapters::peft::{self, Part, Slot};
 use crate::adapters::{AdaLoraConfig, AdapterConfig, DoraConfig, LoraConfig, Targets, VeraConfig};

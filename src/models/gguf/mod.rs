@@ -76,7 +76,9 @@ impl WeightSource for GgufFile {
 
     fn read(&self, name: &str) -> Result<Vec<f32>> {
         let info = self.tensors.get(name).ok_or_else(|| no_such_tensor(name, &self.path))?;
-        let values = finite(info.quant.decode(&self.bytes[info.range.clone()]), name, &self.path)?;
+        let values = info.quant.decode(&self.bytes[info.range.clone()]);
+        self.bytes.release();
+        let values = finite(values, name, &self.path)?;
         let Some(heads) = tensors::interleaved_heads(name, &self.config) else { return Ok(values) };
         tensors::undo_interleaving(&values, info.shape.first().copied().unwrap_or(0), heads).ok_or_else(|| {
             let error = Error::input("rows are no whole number of heads").file(&self.path).tensor(name);
@@ -93,7 +95,9 @@ impl WeightSource for GgufFile {
     }
 
     fn sha256(&self) -> String {
-        sha256([&self.bytes[..]])
+        let hash = sha256([&self.bytes[..]]);
+        self.bytes.release();
+        hash
     }
 }
 

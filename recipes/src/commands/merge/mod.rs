@@ -1,16 +1,18 @@
 //! `lowrank merge`: base and adapter as one model that loads anywhere, or several adapters as one.
 
-use std::io::IsTerminal;
+mod model;
+
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 use lowrank::adapters::combine::{Combination, METHODS, Majority, Method, combine};
-use lowrank::adapters::merge::{OutDtype, merge};
+use lowrank::adapters::merge::OutDtype;
 use lowrank::adapters::peft::PeftAdapter;
 use lowrank::train::Adapters;
 use lowrank::{Error, Result};
 use lowrank_cli::stdout;
 
+use self::model::Weights;
 use crate::args::{Output, one_of};
 
 const EXAMPLES: &str = "\
@@ -20,7 +22,11 @@ Examples:
   lowrank merge runs/a runs/b --weights 0.7,0.3 --out both           several: one adapter, exactly 0.7 ΔW + 0.3 ΔW
   lowrank merge runs/a runs/b --weights 1,-1 --method svd --rank 8 --out difference
   lowrank merge runs/a runs/b --weights 0.5,0.5 --write model --out merged
-  lowrank merge runs/my --base merged --unmerge --out base           take it off again";
+  lowrank merge runs/my --base merged --unmerge --out base           take it off again
+Over a quantised base:
+  lowrank merge runs/my --out merged                                 exact; tells what the other two would have cost
+  lowrank merge runs/my --into requantised --out merged              four bits again: a bitsandbytes checkpoint
+  lowrank merge runs/my --base-only --out base                       what runs/my/final belongs to, in floats";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -40,6 +46,12 @@ pub struct Merge {
     /// How a model's weights are written, f32 unless given; the sum itself is computed in f32
     #[arg(long, value_enum)]
     pub dtype: Option<MergedDtype>,
+    /// Into which weights of a quantised base the adapter goes; `dequantised` unless given
+    #[arg(long, value_enum, value_name = "WEIGHTS", conflicts_with = "unmerge")]
+    pub into: Option<Weights>,
+    /// Write the base of a run (or a model) alone, as the run has it stored: `--into` says in which form
+    #[arg(long, conflicts_with_all = ["weights", "method", "rank", "density", "majority", "seed", "write", "unmerge"])]
+    pub base_only: bool,
     /// Subtract instead of add: `--base` is the merged model
     #[arg(long, requires = "base", conflicts_with_all = ["weights", "method", "rank", "density", "majority", "seed", "write"])]
     pub unmerge: bool,
@@ -99,12 +111,13 @@ impl From<MergedDtype> for OutDtype {
 
 impl Merge {
     pub fn run(&self, output: &Output) -> Result<()> {
+        if self.base_only {
+            self.base_alone(output)?;
+            return stdout::print(&format!("{}\n", self.out.display()));
+        }
         let several = self.adapters.len() > 1 && !self.unmerge;
         let written = self.write.unwrap_or(if several { Written::Adapter } else { Written::Model });
-        if self.dtype.is_some() && written == Written::Adapter {
-            let error = Error::input("an adapter is written in f32").key("--dtype");
-            return Err(error.hint("leave it out, or write a model: `--write model`").into());
-        }
+        self.refuse_for_an_adapter(written)?;
         let mut adapters = Adapters::open(&self.adapters, self.base.as_deref())?;
         adapters.list.iter().flat_map(|(config, _)| &config.warnings).for_each(|text| eprintln!("warn   {text}"));
         let adapter = match self.weights(written)? {
@@ -116,6 +129,16 @@ impl Merge {
             Written::Model => self.model(&adapters, &adapter, output)?,
         }
         stdout::print(&format!("{}\n", self.out.display()))
+    }
+
+    /// What only a model has.
+    fn refuse_for_an_adapter(&self, written: Written) -> Result<()> {
+        let error = match (written, self.dtype, self.into) {
+            (Written::Adapter, Some(_), _) => Error::input("an adapter is written in f32").key("--dtype"),
+            (Written::Adapter, _, Some(_)) => Error::input("an adapter goes into no weights").key("--into"),
+            _ => return Ok(()),
+        };
+        Err(error.hint("leave it out, or write a model: `--write model`").into())
     }
 
     /// Weights of a combination; none where one adapter is to be merged as it is.
@@ -138,28 +161,6 @@ impl Merge {
         let Combined { method, rank, density, majority, seed, .. } = self.combined;
         let weighted: Vec<_> = weights.iter().copied().zip(&adapters.list).collect();
         combine(&weighted, &adapters.modules, &Combination { method, rank, density, majority, seed })
-    }
-
-    fn model(&self, adapters: &Adapters, adapter: &PeftAdapter, output: &Output) -> Result<()> {
-        let quiet = output.quiet || !std::io::stderr().is_terminal();
-        let mut progress = |done: usize, all: usize| {
-            if !quiet {
-                eprint!("\rmerging {done}/{all} tensors{}", if done == all { "\n" } else { "" });
-            }
-        };
-        let opened = &adapters.opened;
-        let dtype = OutDtype::from(self.dtype.unwrap_or_default());
-        let report = merge(opened.weights.as_ref(), &opened.config, adapter, dtype, &self.out, &mut progress)?;
-        opened.tokenizer.save(&self.out)?;
-        eprintln!("{} tensors, {} of them changed", report.tensors, report.changed);
-        if report.untied {
-            eprintln!("the head no longer shares the embedding's weight: only one of them was adapted");
-        }
-        if report.rounding > 0.0 {
-            let largest = &report.rounding_tensor;
-            eprintln!("rounding changed a value by at most {:.1e}, in {largest}", report.rounding);
-        }
-        Ok(())
     }
 }
 

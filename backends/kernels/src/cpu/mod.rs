@@ -1,0 +1,118 @@
+//! Products with a frozen matrix on the CPU, on slices; shared by the CPU backends.
+//!
+//! No way through here forms the whole matrix. `rows` serves a few tokens, `tiles` many in f32, and `panels` many in
+//! bfloat16 where the processor multiplies it. What one element sums over, and in which order, does not depend on threads.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+mod isa;
+#[cfg(target_arch = "x86_64")]
+mod pack;
+#[cfg(target_arch = "x86_64")]
+mod panels;
+mod portable;
+mod rows;
+mod stored;
+mod strips;
+#[cfg(test)]
+mod testing;
+mod tiles;
+
+pub(crate) use stored::{Blocks, Scales, Stored};
+
+use std::borrow::Cow;
+
+use crate::{Compute, Side, bf16};
+use isa::Isa;
+
+/// Tokens up to which a forward product takes dot products with the rows of the matrix.
+const FEW: usize = 4;
+
+/// `W [out, in]` as it lies in memory, and in which numbers to multiply it.
+pub(crate) struct Weight<'a> {
+    pub stored: Stored<'a>,
+    pub compute: Compute,
+    /// `[out, in]`
+    pub shape: [usize; 2],
+}
+
+/// Whether [`linear`] multiplies in these numbers.
+pub(crate) fn computes_in(compute: Compute) -> bool {
+    match compute {
+        Compute::F32 | Compute::Bf16 => true,
+        Compute::F16 => false,
+    }
+}
+
+/// `x [m, in] · Wᵀ → [m, out]` or `g [m, out] · W → [m, in]`.
+pub(crate) fn linear(x: &[f32], m: usize, weight: &Weight<'_>, side: Side) -> Vec<f32> {
+    assert!(computes_in(weight.compute), "no kernel computes in {}", weight.compute.name());
+    let [k, n] = weight.inner_and_outer(side);
+    assert_eq!(x.len(), m * k, "x of [{m}, {k}]");
+    if m * k * n == 0 {
+        return vec![0.0; m * n];
+    }
+    #[cfg(target_arch = "x86_64")]
+    if weight.compute == Compute::Bf16
+        && m > panels::FEW
+        && let Some(unit) = panels::Unit::best()
+    {
+        return panels::product(unit, x, m, weight, side);
+    }
+    if side == Side::Forward && m <= FEW {
+        return rows::product(Isa::best(), &weight.operand(x), m, weight);
+    }
+    tiles::product(Isa::best(), &weight.operand(x), m, weight, side)
+}
+
+impl Weight<'_> {
+    /// The size that a product sums over and the width of its result.
+    pub fn inner_and_outer(&self, side: Side) -> [usize; 2] {
+        let [out, cols] = self.shape;
+        match side {
+            Side::Forward => [cols, out],
+            Side::Backward => [out, cols],
+        }
+    }
+
+    /// `x` rounded to the numbers that the product is computed in.
+    fn operand<'x>(&self, x: &'x [f32]) -> Cow<'x, [f32]> {
+        match self.compute {
+            Compute::F32 | Compute::F16 => Cow::Borrowed(x),
+            Compute::Bf16 => Cow::Owned(x.iter().map(|value| bf16::widen(bf16::round(*value))).collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{SHAPES, assert_product, for_each_weight, numbers};
+    use super::*;
+
+    #[test]
+    fn any_number_of_tokens() {
+        for (shape, m) in SHAPES.into_iter().flat_map(|shape| [0, 1, 2, 3, 4, 5, 17].map(|m| (shape, m))) {
+            for_each_weight(shape, |weight, values| {
+                for side in [Side::Forward, Side::Backward] {
+                    let x = numbers(m * weight.inner_and_outer(side)[0], 10);
+                    let y = linear(&x, m, weight, side);
+                    assert_product(&y, &weight.operand(&x), values, shape, side);
+                    assert_eq!(y, linear(&x, m, weight, side));
+                }
+            });
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "no kernel computes in f16")]
+    fn half_precision_is_not_taken_for_something_else() {
+        let weight = Weight { stored: Stored::Bf16(&[0]), compute: Compute::F16, shape: [1, 2] };
+        linear(&[0.0; 2], 1, &weight, Side::Forward);
+    }
+}

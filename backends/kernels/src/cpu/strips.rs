@@ -1,0 +1,61 @@
+//! One matrix, written by many tasks, each in columns of its own.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+/// Some columns of a row-major matrix, in the hands of one task.
+pub(super) struct Strip<'a> {
+    first: *mut f32,
+    rows: usize,
+    stride: usize,
+    columns: Range<usize>,
+    matrix: PhantomData<&'a mut [f32]>,
+}
+
+/// Calls `write` for each `width` columns of `matrix [.., columns]`, in parallel.
+pub(super) fn for_each_strip(matrix: &mut [f32], columns: usize, width: usize, write: impl Fn(Strip<'_>) + Sync) {
+    struct Shared(*mut f32);
+    // SAFETY: the tasks below form references to elements of disjoint columns only.
+    unsafe impl Sync for Shared {}
+    let rows = matrix.len() / columns;
+    let shared = &Shared(matrix.as_mut_ptr());
+    let task = |i| {
+        let range = i * width..columns.min((i + 1) * width);
+        // SAFETY: the first row has an element at `range.start`.
+        let first = unsafe { shared.0.add(range.start) };
+        write(Strip { first, rows, stride: columns, columns: range, matrix: PhantomData });
+    };
+    match columns.div_ceil(width) {
+        // Not worth waking another thread.
+        1 => task(0),
+        tasks => (0..tasks).into_par_iter().for_each(task),
+    }
+}
+
+impl Strip<'_> {
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn columns(&self) -> Range<usize> {
+        self.columns.clone()
+    }
+
+    /// The first element; the others lie at `row · stride + column` from it.
+    pub fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.first
+    }
+
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows);
+        // SAFETY: the row is there, and nobody else has its columns.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(row * self.stride), self.columns.len()) }
+    }
+}

@@ -1,0 +1,112 @@
+//! `compare.md`: a table to paste, and a summary in words.
+
+use super::metric::{label, signed, spread};
+use super::summary::{Estimate, Peak, Summary, Variant};
+use super::verdict;
+use crate::events::units;
+
+pub fn table(summary: &Summary) -> String {
+    let rows: Vec<_> = summary.variants.iter().map(|variant| cells(summary, variant)).collect();
+    let head = head(summary);
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..head.len()).map(width).collect();
+    // Names to the left, numbers to the right.
+    let line = |row: &[String]| {
+        let padded =
+            row.iter().zip(&widths).enumerate().map(|(i, (cell, &width))| {
+                if i == 0 { format!(" {cell:<width$} ") } else { format!(" {cell:>width$} ") }
+            });
+        format!("|{}|\n", padded.collect::<Vec<_>>().join("|"))
+    };
+    let rule = widths.iter().enumerate().map(|(i, &width)| match i {
+        0 => format!(":{}", "-".repeat(width + 1)),
+        _ => format!("{}:", "-".repeat(width + 1)),
+    });
+    let rule = format!("|{}|\n", rule.collect::<Vec<_>>().join("|"));
+    let body: String = rows.iter().map(|row| line(row)).collect();
+    format!("# {}\n\n{}{rule}{body}\n{}", escape(&summary.name), line(&head), words(summary))
+}
+
+fn head(summary: &Summary) -> Vec<String> {
+    let metrics = summary.metric_names().into_iter().map(|name| escape(&label(name)));
+    let memory = match summary.variants.first().map(|variant| variant.peak_mem) {
+        Some(Peak::Predicted) => "peak memory, foretold",
+        _ => "peak memory",
+    };
+    let difference = format!("Δ to {} [95 %]", escape(&summary.reference));
+    let costs = ["trains", memory, "step [ms]"].map(String::from);
+    ["variant".into(), "seeds".into()].into_iter().chain(metrics).chain([difference]).chain(costs).collect()
+}
+
+fn cells(summary: &Summary, variant: &Variant) -> Vec<String> {
+    let missing = || "–".to_string();
+    let value = |name: &str| variant.metrics.get(name).map_or_else(missing, |e| spread(e.mean, e.sd));
+    let metrics = summary.metric_names().into_iter().map(value);
+    let difference = variant.metrics.get(&summary.metric).and_then(difference).unwrap_or_else(missing);
+    let costs = [
+        variant.trainable.map_or_else(missing, units::count),
+        variant.peak_mem_bytes.map_or_else(missing, units::bytes),
+        variant.step_ms.map_or_else(missing, |ms| format!("{ms:.1}")),
+    ];
+    [escape(&variant.name), variant.seeds.len().to_string()]
+        .into_iter()
+        .chain(metrics)
+        .chain([difference])
+        .chain(costs)
+        .collect()
+}
+
+/// `+0.0120 (+0.0050 to +0.0200)`; of one seed, the bare difference.
+pub fn difference(estimate: &Estimate) -> Option<String> {
+    let difference = estimate.difference.as_ref()?;
+    match difference.interval {
+        Some(of) => Some(format!("{} ({} to {})", signed(of.mean), signed(of.low), signed(of.high))),
+        None => difference.values.first().map(|&value| signed(value)),
+    }
+}
+
+fn words(summary: &Summary) -> String {
+    let ranking = verdict::lines(summary).into_iter().map(|line| format!("* {}\n", escape(&line))).collect::<String>();
+    let notes = summary.notes.iter().map(|note| format!("* {}\n", escape(note))).collect::<String>();
+    format!("## Summary\n\n{ranking}\n## To bear in mind\n\n{notes}")
+}
+
+/// Text that neither ends a cell nor a line nor becomes markup.
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in crate::events::printable(text).chars() {
+        if matches!(c, '|' | '<' | '*' | '`' | '[' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::testing::{Scripted, summary};
+
+    #[test]
+    fn the_table_has_a_row_for_each_variant_and_says_how_they_stand() {
+        let runs = [
+            Scripted::new("lora", 0).eval(0.50),
+            Scripted::new("lora", 1).eval(0.52),
+            Scripted::new("a|b", 0).eval(0.40),
+            Scripted::new("a|b", 1).eval(0.44),
+        ];
+        let text = table(&summary(&runs));
+        assert!(text.contains("| lora "), "{text}");
+        assert!(text.contains("| a\\|b "), "{text}");
+        // Differences −0.10 and −0.08.
+        assert!(text.contains("−0.0900 (−0.1000 to −0.0800)"), "{text}");
+        assert!(text.contains("* a\\|b (0.4200): better than lora"), "{text}");
+        let columns: Vec<_> =
+            text.lines().filter(|l| l.starts_with('|')).map(|l| l.replace("\\|", "").matches('|').count()).collect();
+        assert!(columns.len() == 4 && columns.iter().all(|&n| n == columns[0]), "{text}");
+    }
+}

@@ -1,0 +1,96 @@
+//! What a number is called, whether more of it is better, and how it is written.
+
+use serde::Serialize;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    Lower,
+    Higher,
+}
+
+/// Parts of names of errors; a metric that has none of them is better when it is higher.
+const ERRORS: [&str; 9] = ["loss", "perplexity", "error", "mse", "rmse", "mae", "wer", "cer", "bits"];
+
+/// `eval_loss` is better when it is lower, `exact_match` when it is higher.
+pub fn better(name: &str) -> Better {
+    let is_error = name.split(|c: char| !c.is_alphanumeric()).any(|word| ERRORS.contains(&word));
+    if is_error { Better::Lower } else { Better::Higher }
+}
+
+/// Whether it measures what the model is for: neither a loss nor made of one.
+pub fn is_task(name: &str) -> bool {
+    better(name) == Better::Higher
+}
+
+impl Better {
+    pub fn word(self) -> &'static str {
+        match self {
+            Better::Lower => "lower",
+            Better::Higher => "higher",
+        }
+    }
+
+    /// Whether a difference to another's number speaks for the one it is taken from.
+    pub fn is_gain(self, difference: f64) -> bool {
+        match self {
+            Better::Lower => difference < 0.0,
+            Better::Higher => difference > 0.0,
+        }
+    }
+}
+
+/// `exact_match` as people read it.
+pub fn label(name: &str) -> String {
+    let unit = if name.ends_with("_loss") { " [nats]" } else { "" };
+    name.replace('_', " ") + unit
+}
+
+/// Four significant digits, or four decimals where that is more.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        v if !v.is_finite() => format!("{value}"),
+        0.0 => "0".into(),
+        v if v < 1e-3 => format!("{value:.1e}"),
+        v if v < 10.0 => format!("{value:.4}"),
+        v if v < 1e3 => format!("{value:.2}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+/// As [`number`], with its sign.
+pub fn signed(value: f64) -> String {
+    let text = number(value);
+    if value > 0.0 { format!("+{text}") } else { text.replace('-', "\u{2212}") }
+}
+
+/// `0.4519 ± 0.0120`, or without its spread where there is none.
+pub fn spread(mean: f64, sd: Option<f64>) -> String {
+    match sd {
+        Some(sd) => format!("{} ± {}", number(mean), number(sd)),
+        None => number(mean),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_better_lower_and_shares_higher() {
+        assert_eq!(["eval_loss", "perplexity", "rouge-l", "exact_match", "word_error", "accuracy"].map(better), {
+            use Better::{Higher, Lower};
+            [Lower, Lower, Higher, Higher, Lower, Higher]
+        });
+    }
+
+    #[test]
+    fn numbers_have_as_many_digits_as_they_need() {
+        assert_eq!(
+            [0.0, 0.45191, 21.117, 4321.7, 2.5e-5, f64::NAN].map(number),
+            ["0", "0.4519", "21.12", "4322", "2.5e-5", "NaN"]
+        );
+        assert_eq!((signed(0.5), signed(-0.5)), ("+0.5000".into(), "\u{2212}0.5000".into()));
+        assert_eq!(spread(0.5, Some(0.25)), "0.5000 ± 0.2500");
+    }
+}

@@ -1,0 +1,93 @@
+//! `compare.toml`: what a comparison is made of, written by the one who runs it.
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Name of the file in a comparison's directory. The runs lie beside it, in `VARIANT/seed-N/`.
+pub const FILE: &str = "compare.toml";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    pub name: String,
+    /// The variant that the others are measured against.
+    pub reference: String,
+    pub mode: Mode,
+    /// Every variant runs once with each.
+    pub seeds: Vec<u64>,
+    /// Names, in the order in which they get their colours.
+    pub variants: Vec<String>,
+}
+
+/// Whether variants advance together, or one runs after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Together, step by step, on the same batches, over one copy of the base.
+    #[default]
+    Race,
+    /// One after the other, each with the machine to itself: for fair timing.
+    Sequence,
+}
+
+impl Mode {
+    /// Whether a step's time says something of the method: it had the machine to itself.
+    pub fn times_methods(self) -> bool {
+        self == Mode::Sequence
+    }
+}
+
+impl Plan {
+    /// # Errors
+    /// An input error when the file is no plan or names no variant or a reference that is none of them.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(Error::unreadable(&path))?;
+        let plan: Self = toml::from_str(&text)
+            .map_err(|error| Error::input("not the plan of a comparison").file(&path).found(error.message()))?;
+        if !plan.variants.contains(&plan.reference) {
+            let error = Error::input("the reference is none of the variants").file(&path).key("reference");
+            return Err(error.found(&plan.reference).expected(plan.variants.join(" | ")).into());
+        }
+        Ok(plan)
+    }
+
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(FILE);
+        let text = toml::to_string(self).map_err(|error| Error::Failed(format!("{FILE}: {error}")))?;
+        std::fs::write(&path, text).map_err(Error::io(&path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        let variants = vec!["lora".into(), "ada".into()];
+        Plan { name: "x".into(), reference: "lora".into(), mode: Mode::Race, seeds: vec![0, 1], variants }
+    }
+
+    #[test]
+    fn a_plan_reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        plan().write(dir.path()).unwrap();
+        assert_eq!(Plan::read(dir.path()).unwrap(), plan());
+    }
+
+    #[test]
+    fn a_plan_without_its_reference_and_one_with_unknown_keys_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        Plan { reference: "dora".into(), ..plan() }.write(dir.path()).unwrap();
+        let told = Plan::read(dir.path()).unwrap_err().to_string();
+        assert!(told.contains("key reference") && told.contains("expected lora | ada"), "{told}");
+        std::fs::write(dir.path().join(FILE), "nmae = 1\n").unwrap();
+        assert!(Plan::read(dir.path()).unwrap_err().to_string().contains("nmae"));
+    }
+}

@@ -1,0 +1,256 @@
+//! All numbers of a comparison, as `compare.json` has them.
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use super::group::Group;
+use super::history::{Run, State};
+use super::metric::{self, Better};
+use super::pareto::front;
+use super::plan::Mode;
+use super::statistics::{self, Interval, bootstrap, mean, standard_deviation};
+use super::verdict::{self, Verdict};
+use crate::events::float;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Of this file; always 1.
+    pub format: u32,
+    pub name: String,
+    pub reference: String,
+    /// None for runs that were not made by one comparison.
+    pub mode: Option<Mode>,
+    /// The metric of the verdicts.
+    pub metric: String,
+    pub better: Better,
+    /// What to bear in mind: why nothing is ranked, what is missing, what the numbers do not say.
+    pub notes: Vec<String>,
+    pub bootstrap: Bootstrap,
+    pub variants: Vec<Variant>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Bootstrap {
+    pub resamples: usize,
+    pub level: f64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Variant {
+    pub name: String,
+    pub seeds: Vec<u64>,
+    pub metrics: IndexMap<String, Estimate>,
+    pub trainable: Option<usize>,
+    pub total: Option<usize>,
+    pub peak_mem_bytes: Option<u64>,
+    /// Where that number is from.
+    pub peak_mem: Peak,
+    /// Median over the steps of all runs' medians; none in a race, where a step's time is not the method's alone.
+    #[serde(serialize_with = "float::option::serialize")]
+    pub step_ms: Option<f64>,
+    pub verdict: Verdict,
+    /// Whether no other variant is at least as good by `metric` with as few trained parameters, and one of both better.
+    pub on_front_by_trainable: bool,
+    pub on_front_by_memory: bool,
+    pub runs: Vec<RunSummary>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Peak {
+    /// Highest resident memory of a process that this run had to itself.
+    Measured,
+    /// What the run foretold: variants of one process share its memory.
+    Predicted,
+}
+
+/// A metric over the seeds of a variant.
+#[derive(Clone, Debug, Serialize)]
+pub struct Estimate {
+    #[serde(with = "float")]
+    pub mean: f64,
+    /// Standard deviation over seeds; none for one seed.
+    #[serde(serialize_with = "float::option::serialize")]
+    pub sd: Option<f64>,
+    /// Of the finished runs, in the order of their seeds.
+    #[serde(serialize_with = "float::list::serialize")]
+    pub values: Vec<f64>,
+    pub difference: Option<Difference>,
+}
+
+/// Variant less reference, seed by seed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Difference {
+    pub seeds: Vec<u64>,
+    #[serde(serialize_with = "float::list::serialize")]
+    pub values: Vec<f64>,
+    /// Of their mean; none for one seed.
+    pub interval: Option<Interval>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct RunSummary {
+    pub seed: u64,
+    pub dir: String,
+    pub status: State,
+    pub diverged_at: Option<usize>,
+    pub steps: usize,
+    pub planned_steps: usize,
+    pub tokens: usize,
+    #[serde(with = "float")]
+    pub seconds: f64,
+    pub peak_mem_bytes: Option<u64>,
+    #[serde(serialize_with = "float::map::serialize")]
+    pub metrics: IndexMap<String, f64>,
+}
+
+/// What a summary is made of beside the runs.
+pub struct Setting<'a> {
+    pub name: &'a str,
+    pub mode: Option<Mode>,
+    pub reference: usize,
+    pub notes: Vec<String>,
+}
+
+impl Summary {
+    pub fn of(groups: &[Group], setting: Setting<'_>) -> Self {
+        let reference = &groups[setting.reference];
+        let metric = primary(groups);
+        let variants = groups.iter().map(|group| variant(group, reference, &metric, setting.mode)).collect();
+        let mut summary = Summary {
+            format: 1,
+            name: setting.name.into(),
+            reference: reference.name.clone(),
+            mode: setting.mode,
+            better: metric::better(&metric),
+            metric,
+            notes: setting.notes,
+            bootstrap: Bootstrap { resamples: statistics::RESAMPLES, level: statistics::LEVEL },
+            variants,
+        };
+        summary.mark_fronts();
+        summary.notes.extend(super::notes::notes(groups, &summary));
+        summary
+    }
+
+    fn mark_fronts(&mut self) {
+        let points = |cost: fn(&Variant) -> Option<f64>| -> Vec<_> {
+            self.variants.iter().map(|v| cost(v).zip(v.metrics.get(&self.metric).map(|m| m.mean))).collect()
+        };
+        let by_trainable = front(&points(|v| v.trainable.map(|count| count as f64)), self.better);
+        let by_memory = front(&points(|v| v.peak_mem_bytes.map(|bytes| bytes as f64)), self.better);
+        for (variant, on_front) in self.variants.iter_mut().zip(by_trainable.into_iter().zip(by_memory)) {
+            (variant.on_front_by_trainable, variant.on_front_by_memory) = on_front;
+        }
+    }
+
+    /// Names of all metrics, the verdicts' first.
+    pub fn metric_names(&self) -> Vec<&str> {
+        let mut names = vec![self.metric.as_str()];
+        for name in self.variants.iter().flat_map(|variant| variant.metrics.keys()) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+/// A task's metric that all variants report, else the evaluation loss, else that of training.
+fn primary(groups: &[Group]) -> String {
+    let metrics: Vec<_> = groups.iter().flat_map(Group::finished).map(Run::metrics).collect();
+    let everywhere = |name: &str| !metrics.is_empty() && metrics.iter().all(|metrics| metrics.contains_key(name));
+    let task = metrics.first().into_iter().flat_map(IndexMap::keys).find(|n| metric::is_task(n) && everywhere(n));
+    match task {
+        Some(name) => name.clone(),
+        None if everywhere("eval_loss") => "eval_loss".into(),
+        None => "train_loss".into(),
+    }
+}
+
+fn variant(group: &Group, reference: &Group, metric: &str, mode: Option<Mode>) -> Variant {
+    let start = group.runs.iter().find_map(|run| run.start.as_ref());
+    let metrics = estimates(group, reference);
+    let verdict = verdict::of(group, reference, metrics.get(metric), metric);
+    // A process has one high-water mark: no variant that shares it with another can claim it.
+    let (peak_mem, peak_mem_bytes) = match mode {
+        Some(_) => (Peak::Predicted, start.map(|start| start.memory.peak)),
+        None => (Peak::Measured, group.runs.iter().map(|run| run.peak).max()),
+    };
+    let times: Vec<_> = group.runs.iter().filter_map(Run::median_step_ms).collect();
+    Variant {
+        name: group.name.clone(),
+        seeds: group.runs.iter().map(|run| run.seed).collect(),
+        metrics,
+        trainable: start.map(|start| start.params_trainable),
+        total: start.map(|start| start.params_total),
+        peak_mem_bytes: peak_mem_bytes.filter(|&bytes| bytes > 0),
+        peak_mem,
+        step_ms: statistics::median(&times).filter(|_| mode.is_none_or(Mode::times_methods)),
+        verdict,
+        on_front_by_trainable: false,
+        on_front_by_memory: false,
+        runs: group.runs.iter().map(run_summary).collect(),
+    }
+}
+
+/// Only finished runs count: numbers from half-way are not final.
+fn estimates(group: &Group, reference: &Group) -> IndexMap<String, Estimate> {
+    let runs: Vec<_> = group.finished().map(|run| (run.seed, run.metrics())).collect();
+    let others: Vec<_> = reference.finished().map(|run| (run.seed, run.metrics())).collect();
+    let names = runs.first().into_iter().flat_map(|(_, metrics)| metrics.keys());
+    let estimate = |name: &String| {
+        let values: Vec<_> = runs.iter().filter_map(|(_, metrics)| metrics.get(name).copied()).collect();
+        let pairs = runs.iter().filter_map(|(seed, metrics)| {
+            let (_, other) = others.iter().find(|(other, _)| other == seed)?;
+            Some((*seed, metrics.get(name)? - other.get(name)?))
+        });
+        let (seeds, differences): (Vec<_>, Vec<_>) = pairs.unzip();
+        let interval = bootstrap(&differences);
+        let difference = Difference { seeds, values: differences, interval };
+        let compared = group.name != reference.name && !difference.seeds.is_empty();
+        let mean = mean(&values)?;
+        let sd = standard_deviation(&values);
+        Some((name.clone(), Estimate { mean, sd, values, difference: compared.then_some(difference) }))
+    };
+    names.filter_map(estimate).collect()
+}
+
+fn run_summary(run: &Run) -> RunSummary {
+    let (steps, planned_steps) = run.progress();
+    RunSummary {
+        seed: run.seed,
+        dir: run.dir.display().to_string(),
+        status: run.state,
+        diverged_at: run.diverged_at(),
+        steps,
+        planned_steps,
+        tokens: run.tokens(),
+        seconds: run.seconds,
+        peak_mem_bytes: Some(run.peak).filter(|&bytes| bytes > 0),
+        metrics: run.metrics(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::compare::testing::{Scripted, summary};
+
+    #[test]
+    fn the_front_is_marked_and_estimates_are_those_computed_by_hand() {
+        let runs = [
+            Scripted::new("a", 0).eval(0.2).trainable(100),
+            Scripted::new("a", 1).eval(0.4).trainable(100),
+            Scripted::new("b", 0).eval(0.5).trainable(50),
+            Scripted::new("c", 0).eval(0.4).trainable(200),
+        ];
+        let variants = summary(&runs).variants;
+        let eval = &variants[0].metrics["eval_loss"];
+        // Mean 0.3; squares 0.01 twice, over one.
+        assert!((eval.mean - 0.3).abs() < 1e-12 && (eval.sd.unwrap() - 0.02f64.sqrt()).abs() < 1e-12, "{eval:?}");
+        assert!(eval.difference.is_none(), "the reference differs from itself");
+        assert_eq!([0, 1, 2].map(|i| variants[i].on_front_by_trainable), [true, true, false]);
+        assert_eq!([0, 1, 2].map(|i| variants[i].on_front_by_memory), [true, false, false]);
+        assert_eq!((variants[0].peak_mem_bytes, variants[0].step_ms), (Some(1 << 20), Some(30.0)));
+    }
+}
