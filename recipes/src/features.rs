@@ -1,7 +1,7 @@
 //! Which cargo features this program was built with.
 
 /// Every feature of the package, and whether it is compiled in.
-pub const FEATURES: [(&str, bool); 8] = [
+pub const FEATURES: [(&str, bool); 9] = [
     ("flex", cfg!(feature = "flex")),
     ("ndarray", cfg!(feature = "ndarray")),
     ("wgpu", cfg!(feature = "wgpu")),
@@ -10,6 +10,7 @@ pub const FEATURES: [(&str, bool); 8] = [
     ("autotune", cfg!(feature = "autotune")),
     ("tui", cfg!(feature = "tui")),
     ("hub", cfg!(feature = "hub")),
+    ("png", cfg!(feature = "png")),
 ];
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::discover::Source;
 use crate::events::{self, Event, Memory, Record, RunStarted, Status, Step};
-use crate::plot::{self, curve::Point};
+use crate::plot::{Cell, curve::Point};
 use crate::{Error, Result};
 
 /// Training losses that the final one is the mean of: one alone is that of a single batch.
@@ -54,14 +54,6 @@ pub struct Frame {
 pub enum Measure {
     Rank,
     UpdateNorm,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cell {
-    /// `q_proj`.
-    pub kind: String,
-    pub layer: usize,
-    pub value: f64,
 }
 
 #[derive(Clone, Debug)]
@@ -258,13 +250,6 @@ impl Run {
     fn best_eval(&self) -> Option<Point> {
         let evals = self.evals.iter().map(|eval| eval.at).filter(|at| !at.loss.is_nan());
         evals.min_by(|a, b| a.loss.total_cmp(&b.loss))
-    }
-}
-
-impl Cell {
-    fn new(module: &str, value: f64) -> Self {
-        let (kind, layer) = plot::place(module);
-        Self { kind, layer, value }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::events::{Eval, Event, Line, Record, RunStarted, Status, Step};
-use crate::plot;
+use crate::plot::Cell;
 use crate::plot::curve::{Point, smooth};
 
 /// Speeds kept for the sparkline.
@@ -56,14 +56,6 @@ pub struct Modules {
 pub enum Measure {
     Rank { budget: usize },
     UpdateNorm,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cell {
-    /// `q_proj`.
-    pub kind: String,
-    pub layer: usize,
-    pub value: f64,
 }
 
 impl Board {
@@ -179,12 +171,5 @@ impl Run {
     /// A setting of the resolved recipe, by JSON pointer.
     pub fn setting(&self, pointer: &str) -> Option<&serde_json::Value> {
         self.start.as_ref()?.plan.pointer(pointer)
-    }
-}
-
-impl Cell {
-    fn new(name: &str, value: f64) -> Self {
-        let (kind, layer) = plot::place(name);
-        Self { kind, layer, value }
     }
 }
