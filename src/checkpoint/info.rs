@@ -46,6 +46,24 @@ pub enum RunStatus {
     Failed,
 }
 
+impl RunStatus {
+    /// For a person who looks at it later.
+    pub fn word(self) -> &'static str {
+        match self {
+            RunStatus::Running => "running, or killed",
+            RunStatus::Finished => Status::Finished.word(),
+            RunStatus::Interrupted => Status::Interrupted.word(),
+            RunStatus::Diverged => Status::Diverged.word(),
+            RunStatus::Failed => Status::Failed.word(),
+        }
+    }
+
+    /// As files have it.
+    pub fn name(self) -> &'static str {
+        if self == RunStatus::Running { "running" } else { self.word() }
+    }
+}
+
 impl From<Status> for RunStatus {
     fn from(status: Status) -> Self {
         match status {

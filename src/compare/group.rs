@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::discover::Source;
-use super::history::{Run, State};
+use super::history::Run;
+use crate::checkpoint::RunStatus;
 use crate::{Error, Result};
 
 #[derive(Clone, Debug, Default)]
@@ -20,7 +21,7 @@ impl Group {
     }
 
     pub fn finished(&self) -> impl Iterator<Item = &Run> {
-        self.runs.iter().filter(|run| run.state == State::Finished)
+        self.runs.iter().filter(|run| run.state == RunStatus::Finished)
     }
 }
 

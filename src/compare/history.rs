@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use serde::Serialize;
 
 use super::discover::Source;
-use crate::events::{self, Event, Memory, Record, RunStarted, Status, Step};
+use crate::checkpoint::RunStatus;
+use crate::events::{self, Event, Memory, Record, RunStarted, Step};
 use crate::plot::{Cell, curve::Point};
 use crate::{Error, Result};
 
@@ -28,7 +28,7 @@ pub struct Run {
     pub memory: Option<Memory>,
     /// Most bytes that were resident in a process of the run.
     pub peak: u64,
-    pub state: State,
+    pub state: RunStatus,
     /// Of the run, over all its processes.
     pub seconds: f64,
     step_ms: Vec<f64>,
@@ -61,47 +61,6 @@ pub struct Sample {
     pub step: usize,
     pub prompt: String,
     pub text: String,
-}
-
-/// How a run stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Also after a kill, which leaves no time to say otherwise.
-    #[default]
-    Running,
-    Finished,
-    Interrupted,
-    Diverged,
-    Failed,
-}
-
-impl State {
-    pub fn word(self) -> &'static str {
-        match self {
-            State::Running => "running, or killed",
-            State::Finished => Status::Finished.word(),
-            State::Interrupted => Status::Interrupted.word(),
-            State::Diverged => Status::Diverged.word(),
-            State::Failed => Status::Failed.word(),
-        }
-    }
-
-    /// As `run_ended` has it.
-    pub fn name(self) -> &'static str {
-        if self == State::Running { "running" } else { self.word() }
-    }
-}
-
-impl From<Status> for State {
-    fn from(status: Status) -> Self {
-        match status {
-            Status::Finished => State::Finished,
-            Status::Interrupted => State::Interrupted,
-            Status::Diverged => State::Diverged,
-            Status::Failed => State::Failed,
-        }
-    }
 }
 
 impl Run {
@@ -178,7 +137,7 @@ impl Run {
         self.frames.retain(|frame| frame.step <= from);
         self.samples.retain(|sample| sample.step <= from);
         self.tokens = self.train.last().map_or(0, |point| point.tokens);
-        self.state = State::Running;
+        self.state = RunStatus::Running;
         self.start = Some(start);
     }
 
@@ -213,14 +172,14 @@ impl Run {
     /// The first step of those at the end whose loss was not finite, or the last step, of a run that diverged.
     pub fn diverged_at(&self) -> Option<usize> {
         let lost = self.train.iter().rev().take_while(|point| !point.loss.is_finite()).last();
-        (self.state == State::Diverged).then(|| lost.or(self.train.last()).map_or(0, |point| point.step))
+        (self.state == RunStatus::Diverged).then(|| lost.or(self.train.last()).map_or(0, |point| point.step))
     }
 
     /// `finished`, `diverged at step 12`, `interrupted at step 7 of 40`.
     pub fn standing(&self) -> String {
         let (done, all) = self.progress();
         match (self.state, self.diverged_at()) {
-            (State::Finished, _) => self.state.word().into(),
+            (RunStatus::Finished, _) => self.state.word().into(),
             (_, Some(step)) => format!("{} at step {step}", self.state.word()),
             _ => format!("{} at step {done} of {all}", self.state.word()),
         }
@@ -262,7 +221,7 @@ mod tests {
 
     use super::*;
     use crate::compare::testing::{Scripted, started};
-    use crate::events::{ModuleNorm, ModuleRank};
+    use crate::events::{ModuleNorm, ModuleRank, Status};
 
     fn golden() -> PathBuf {
         concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/events/metrics.jsonl").into()
@@ -288,7 +247,7 @@ mod tests {
         let path = dir.path().join("metrics.jsonl");
         fs::copy(golden(), &path).unwrap();
         let whole = read(dir.path()).unwrap();
-        assert_eq!((whole.progress(), whole.state, whole.evals.len()), ((200, 200), State::Finished, 5));
+        assert_eq!((whole.progress(), whole.state, whole.evals.len()), ((200, 200), RunStatus::Finished, 5));
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"run\":\"x\"").unwrap();
         assert_eq!(read(dir.path()).unwrap().metrics(), whole.metrics());
     }

@@ -4,12 +4,13 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::group::Group;
-use super::history::{Run, State};
+use super::history::Run;
 use super::metric::{self, Better};
 use super::pareto::front;
 use super::plan::Mode;
 use super::statistics::{self, Interval, bootstrap, mean, standard_deviation};
 use super::verdict::{self, Verdict};
+use crate::checkpoint::RunStatus;
 use crate::events::float;
 
 #[derive(Clone, Debug, Serialize)]
@@ -92,7 +93,7 @@ pub struct Difference {
 pub struct RunSummary {
     pub seed: u64,
     pub dir: String,
-    pub status: State,
+    pub status: RunStatus,
     pub diverged_at: Option<usize>,
     pub steps: usize,
     pub planned_steps: usize,

@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use super::group::Group;
-use super::history::{Run, State};
+use super::history::Run;
 use super::metric::{Better, better, label, number, signed};
 use super::summary::{Estimate, Summary, Variant};
+use crate::checkpoint::RunStatus;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
@@ -75,10 +76,10 @@ fn unfinished(group: &Group) -> Option<Verdict> {
         let each = runs.iter().map(|run| format!("seed {} {}", run.seed, run.standing())).collect::<Vec<_>>();
         (!runs.is_empty()).then(|| each.join(", "))
     };
-    if let Some(text) = told(|run| run.state == State::Diverged) {
+    if let Some(text) = told(|run| run.state == RunStatus::Diverged) {
         return Some(Verdict { word: Word::Diverged, text });
     }
-    let text = told(|run| run.state != State::Finished)?;
+    let text = told(|run| run.state != RunStatus::Finished)?;
     Some(Verdict { word: Word::Unfinished, text: format!("not compared: {text}") })
 }
 

@@ -29,3 +29,4 @@ pub use sites::Site;
 pub use source::WeightSource;
 pub(crate) use source::stored_format;
 pub use stored::Stored;
+pub(crate) use stored::is_linear_of_block;

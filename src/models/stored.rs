@@ -23,6 +23,11 @@ pub struct Stored<'a> {
     plan: Option<LoftqPlan>,
 }
 
+/// Whether this is the weight of a linear layer of a block: what four bits are for.
+pub(crate) fn is_linear_of_block(name: &str, shape: &[usize]) -> bool {
+    name.starts_with("model.layers.") && shape.len() == 2
+}
+
 impl<'a> Stored<'a> {
     /// # Errors
     /// If `storage` asks for another four-bit format than the checkpoint has.
@@ -120,7 +125,7 @@ impl WeightSource for Stored<'_> {
     }
 
     fn four_bit_format(&self, name: &str) -> Option<Format> {
-        let linear = name.starts_with("model.layers.") && self.is_matrix(name);
+        let linear = self.source.shape(name).is_some_and(|shape| is_linear_of_block(name, &shape));
         self.quantise.filter(|_| linear).or_else(|| self.source.four_bit_format(name))
     }
 

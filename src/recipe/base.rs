@@ -122,7 +122,7 @@ impl BaseStorage {
         self.dtype == BaseDtype::F32 && self.quant.is_none()
     }
 
-    /// `f32`, `bf16 · nf4 in blocks of 64, scales nested · computes in bf16`
+    /// `f32`, `linears nf4 (block 64, double) · f32 · computes in bf16`
     pub fn describe(self) -> String {
         let mut parts = vec![if self.dtype == BaseDtype::Bf16 { "bf16".to_string() } else { "f32".to_string() }];
         if let Some(quant) = self.quant {

@@ -21,8 +21,8 @@ impl Host {
             processor: entry("/proc/cpuinfo", "model name"),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             features: features(),
-            memory: kibibytes("MemTotal"),
-            available: kibibytes("MemAvailable"),
+            memory: kibibytes("/proc/meminfo", "MemTotal"),
+            available: kibibytes("/proc/meminfo", "MemAvailable"),
         }
     }
 }
@@ -40,8 +40,9 @@ fn entry(path: &str, key: &str) -> Option<String> {
     pairs.into_iter().find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().to_string())
 }
 
-fn kibibytes(key: &str) -> Option<u64> {
-    let value = entry("/proc/meminfo", key)?;
+/// Bytes of the first `key: N kB` line, on Linux.
+pub(crate) fn kibibytes(path: &str, key: &str) -> Option<u64> {
+    let value = entry(path, key)?;
     value.strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
@@ -98,6 +99,6 @@ mod tests {
     #[test]
     fn what_is_not_there_is_not_made_up() {
         assert_eq!(entry("/no/such/file", "key"), None);
-        assert_eq!(kibibytes("NoSuchEntry"), None);
+        assert_eq!(kibibytes("/proc/meminfo", "NoSuchEntry"), None);
     }
 }

@@ -12,6 +12,7 @@ mod step;
 
 pub use generate::Sampling;
 pub use host::Host;
+pub(crate) use host::kibibytes;
 pub use program::{Plug, Program};
 pub use self_test::{Frozen, Matmul, SelfTest};
 

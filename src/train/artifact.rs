@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Job;
-use crate::adapters::peft::{self, PeftAdapter, PeftConfig};
+use crate::adapters::peft::{self, AdapterTensors, PeftConfig};
 use crate::adapters::{AdapterConfig, Module, Origin};
 use crate::models::ModelConfig;
 use crate::recipe::Optim;
@@ -57,13 +57,17 @@ pub(super) fn read_back(job: &Job, base: &dyn Base, dir: &Path) -> Result<Box<dy
 
 /// Attaches the PEFT adapter in `dir` to `base`.
 pub fn attach_saved(base: &dyn Base, config: &ModelConfig, dir: &Path) -> Result<(Box<dyn Learner>, PeftConfig)> {
-    let adapter = peft::read(dir, &config.model_type, &Module::list(config))?;
-    Ok((attach_adapter(base, &adapter)?, adapter.0))
+    let (adapter, tensors) = peft::read(dir, &config.model_type, &Module::list(config))?;
+    Ok((attach_adapter(base, &adapter, tensors)?, adapter))
 }
 
 /// Attaches a PEFT adapter to `base`.
-pub(super) fn attach_adapter(base: &dyn Base, (adapter, tensors): &PeftAdapter) -> Result<Box<dyn Learner>> {
-    let mut values = peft::from_file(tensors.clone());
+pub(super) fn attach_adapter(
+    base: &dyn Base,
+    adapter: &PeftConfig,
+    tensors: AdapterTensors,
+) -> Result<Box<dyn Learner>> {
+    let mut values = peft::from_file(tensors);
     let optim = Optim::default();
     let spec = AdapterSpec {
         adapter: &adapter.adapter,

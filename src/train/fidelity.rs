@@ -101,7 +101,7 @@ impl<'a> Fidelity<'a> {
     ) -> Result<Self> {
         let storage = BaseStorage { compute: BaseCompute::F32, ..base.storage() };
         let loaded = target.runtime.load(target.index, &BaseSpec { config, weights: base, storage, loftq: None })?;
-        let learner = attach_adapter(loaded.as_ref(), adapter)?;
+        let learner = attach_adapter(loaded.as_ref(), &adapter.0, adapter.1.clone())?;
         let logits = probe.batches.iter().map(|batch| learner.logits(batch)).collect::<Result<_>>()?;
         Ok(Self { target, probe, vocab: config.vocab_size, logits })
     }

@@ -13,6 +13,13 @@ pub(crate) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
+    /// Element `[i, j]` is `values[i · row_stride + j · col_stride]`.
+    pub fn strided(values: &'a [f32], [rows, cols]: [usize; 2], [row_stride, col_stride]: [usize; 2]) -> Self {
+        let last = rows.saturating_sub(1) * row_stride + cols.saturating_sub(1) * col_stride;
+        assert!(rows * cols == 0 || last < values.len(), "a matrix of [{rows}, {cols}]");
+        Self { values, rows, cols, row_stride, col_stride }
+    }
+
     pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(values.len(), rows * cols, "a matrix of [{rows}, {cols}]");
         Self { values, rows, cols, row_stride: cols, col_stride: 1 }
@@ -33,15 +40,24 @@ pub(crate) fn multiply(y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, alpha: f32, 
         b.rows,
         b.cols
     );
-    // SAFETY: the assertions here and in `Matrix::new` bound every index that these sizes and strides can form.
+    // SAFETY: the assertion gives y its rows.
+    unsafe { multiply_into(y.as_mut_ptr(), b.cols, a, b, alpha, beta) }
+}
+
+/// The same for a `y` whose rows begin `stride` elements apart.
+///
+/// # Safety
+/// `y` must point to `a.rows` such rows of `b.cols` elements each that nobody else uses, and `a` must have as many columns as `b` has rows.
+pub(crate) unsafe fn multiply_into(y: *mut f32, stride: usize, a: Matrix<'_>, b: Matrix<'_>, alpha: f32, beta: f32) {
+    // SAFETY: the caller vouches for y; the constructors of `Matrix` bound every index that sizes and strides can form.
     unsafe {
         gemm(
             a.rows,
             b.cols,
             a.cols,
-            y.as_mut_ptr(),
+            y,
             1,
-            b.cols as isize,
+            stride as isize,
             beta != 0.0,
             a.values.as_ptr(),
             a.col_stride as isize,

@@ -7,7 +7,7 @@ use lowrank_kernels::four_bit::{Format, Quantised};
 use super::output::{self, Output, Plan, Values};
 use super::{AdapterTensors, OutDtype, PeftConfig, apply};
 use crate::adapters::Module;
-use crate::models::{ModelConfig, WeightSource};
+use crate::models::{ModelConfig, WeightSource, is_linear_of_block};
 use crate::{Error, Result};
 
 /// What becomes of a base in four bits.
@@ -75,7 +75,7 @@ impl<'a> Merged<'a> {
 
     /// Modules that transformers would quantise and that are not.
     pub(super) fn linears_in_floats(&self) -> Vec<String> {
-        let weights = self.tensors().filter(|(name, shape)| name.starts_with("model.layers.") && shape.len() == 2);
+        let weights = self.tensors().filter(|(name, shape)| is_linear_of_block(name, shape));
         let weights = weights.map(|(name, _)| name).chain(["lm_head.weight"]);
         let floats = weights.filter(|name| self.four_bit_format(name).is_none());
         floats.filter_map(|name| name.strip_suffix(".weight")).map(str::to_string).collect()

@@ -3,8 +3,9 @@
 use super::axes::{Axis, Frame, HEIGHT, Spacing, Unit, WIDTH, range};
 use super::svg::{Anchor, Svg, path};
 use super::{Figure, mark};
+use crate::checkpoint::RunStatus;
 use crate::compare::group::Group;
-use crate::compare::history::{Run, State};
+use crate::compare::history::Run;
 use crate::compare::plan::Mode;
 use crate::plot::curve::{Point, smooth, thin};
 
@@ -144,7 +145,7 @@ fn curve(group: &Group, against: Against, beta: f64) -> Curve {
         [run] => run.train.iter().map(|point| (against.of(point), point.loss)).collect(),
         _ => Vec::new(),
     };
-    let diverged = group.runs.iter().any(|run| run.state == State::Diverged);
+    let diverged = group.runs.iter().any(|run| run.state == RunStatus::Diverged);
     Curve { smoothed: merge(&tracks, against), raw, evals: merge(&evals, against), diverged }
 }
 
@@ -188,7 +189,7 @@ fn caption(groups: &[Group], against: Against, mode: Option<Mode>, beta: f64) ->
         (Against::Time, Some(Mode::Race)) => " The clock is the race's: it runs while other variants take their turn.",
         _ => "",
     };
-    let cut = if groups.iter().flat_map(|group| &group.runs).any(|run| run.state == State::Diverged) {
+    let cut = if groups.iter().flat_map(|group| &group.runs).any(|run| run.state == RunStatus::Diverged) {
         " A variant that diverged may leave the plot."
     } else {
         ""
