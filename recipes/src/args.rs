@@ -34,6 +34,8 @@ pub struct Args {
 pub enum Command {
     /// Train what a recipe describes
     Train(train::Train),
+    /// Train variants of a recipe side by side, and say which is better and how sure that is
+    Compare(compare::Compare),
     /// List, show or copy the recipes that are compiled in
     Recipes(recipes::Recipes),
     /// List or show the adapter methods

@@ -8,6 +8,7 @@ macro_rules! shipped {
 
 /// `NAME` is the file `recipes/NAME.toml`.
 pub const SHIPPED: Shipped = shipped![
+    "tiny/all",
     "tiny/lora",
     "tiny/qlora",
     "tiny/adalora",

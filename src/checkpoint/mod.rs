@@ -37,7 +37,7 @@ pub use info::{RunInfo, RunStatus};
 pub use lock::Lock;
 pub use resume::{Conditions, Resumption, Source, Start, changes, fingerprint, locate, newest_run, resume};
 pub use rotate::rotate;
-pub use run_dir::{Layout, RunDir};
+pub use run_dir::{Layout, RunDir, new_directory};
 pub use state::{Best, Hashes, TrainState};
 pub use store::{Checkpoint, Moments};
 pub(crate) use verify::sha256;

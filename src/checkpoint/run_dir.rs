@@ -89,10 +89,7 @@ impl RunDir {
     /// # Errors
     /// An input error when `out` is a file, holds something, cannot be written or is in use.
     pub fn create(out: Option<&Path>, recipe_name: &str) -> Result<Self> {
-        let root = match out {
-            Some(path) => claim(path)?,
-            None => claim_new(Path::new("runs"), recipe_name)?,
-        };
+        let root = new_directory(out, recipe_name)?;
         let lock = Lock::acquire(&root).map_err(unusable)?;
         // Again under the lock: another run may have come and gone since.
         refuse_occupied(&root)?;
@@ -147,6 +144,17 @@ impl RunDir {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(&self.best_dir())(error)),
             _ => Ok(()),
         }
+    }
+}
+
+/// A directory that nothing is in yet: `out`, or `runs/<date>-<name>` with a number behind it where that is taken.
+///
+/// # Errors
+/// An input error when `out` is a file, holds something or cannot be written.
+pub fn new_directory(out: Option<&Path>, name: &str) -> Result<PathBuf> {
+    match out {
+        Some(path) => claim(path),
+        None => claim_new(Path::new("runs"), name),
     }
 }
 

@@ -31,7 +31,7 @@ mod write;
 
 use std::path::PathBuf;
 
-pub use plan::{Mode, Plan};
+pub use plan::{Mode, Plan, newest};
 pub use summary::Summary;
 pub use write::{Pictures, default_out};
 

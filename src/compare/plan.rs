@@ -1,6 +1,6 @@
 //! `compare.toml`: what a comparison is made of, written by the one who runs it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,18 @@ impl Plan {
         Ok(plan)
     }
 
+    /// This plan for a directory that has runs of an `earlier` one: they stay part of it, in their places.
+    pub fn after(self, earlier: Self) -> Self {
+        let joined = |earlier: Vec<String>, more: Vec<String>| {
+            let new = more.into_iter().filter(|item| !earlier.contains(item)).collect::<Vec<_>>();
+            [earlier, new].concat()
+        };
+        let mut seeds = [earlier.seeds, self.seeds].concat();
+        seeds.sort_unstable();
+        seeds.dedup();
+        Self { variants: joined(earlier.variants, self.variants), seeds, ..self }
+    }
+
     /// # Errors
     /// [`Error::Io`] when the file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
@@ -63,6 +75,22 @@ impl Plan {
         let text = toml::to_string(self).map_err(|error| Error::Failed(format!("{FILE}: {error}")))?;
         std::fs::write(&path, text).map_err(Error::io(&path))
     }
+}
+
+/// The newest comparison of this name under `runs`.
+///
+/// # Errors
+/// An input error when there is none.
+pub fn newest(runs: &Path, name: &str) -> Result<PathBuf> {
+    let candidates = runs.read_dir().into_iter().flatten().flatten().filter_map(|entry| {
+        let dir = entry.path();
+        let written = dir.join(FILE).metadata().and_then(|data| data.modified()).ok()?;
+        (Plan::read(&dir).ok()?.name == name).then_some((written, dir))
+    });
+    candidates.max().map(|(_, dir)| dir).ok_or_else(|| {
+        let error = Error::input(format!("there is no comparison of {name} to resume")).file(runs);
+        error.hint("leave out --resume to start one, or name its directory: --resume=DIR").into()
+    })
 }
 
 #[cfg(test)]

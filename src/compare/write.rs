@@ -52,6 +52,11 @@ impl Comparison {
         Ok(written)
     }
 
+    /// The content of `compare.md`.
+    pub fn to_markdown(&self) -> String {
+        markdown::table(&self.summary)
+    }
+
     /// Writes one row for each run, with all its final numbers.
     ///
     /// # Errors

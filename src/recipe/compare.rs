@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use toml::Value;
+use toml::{Table, Value};
 
 use super::resolve::{Resolved, settle};
 use super::tree::{Part, Tree};
-use super::{nearest, shape};
+use super::{Recipe, nearest, shape};
 use crate::compare::Mode;
 use crate::error::InputError;
 use crate::{Error, Result};
@@ -36,7 +36,7 @@ impl Default for Compare {
 
 /// A compare recipe, resolved.
 #[derive(Clone, Debug)]
-pub struct Comparison {
+pub struct CompareRecipe {
     /// `tiny/all`, or the file's name without `.toml`.
     pub name: String,
     pub compare: Compare,
@@ -50,10 +50,32 @@ pub struct Variant {
     pub resolved: Resolved,
 }
 
-impl Comparison {
+impl CompareRecipe {
     /// Name of the variant that the others are measured against.
     pub fn reference(&self) -> &str {
         self.compare.reference.as_deref().unwrap_or(&self.variants[0].name)
+    }
+
+    /// TOML that resolves to this same comparison, whatever it was made from.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] where a recipe cannot be written as TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        let unwritable = |error: toml::ser::Error| Error::Failed(format!("cannot write the recipe as TOML: {error}"));
+        let table = |value: &Recipe| Table::try_from(value).map_err(unwritable);
+        let compare = Value::try_from(&self.compare).map_err(unwritable)?;
+        let mut whole = Table::from_iter([("compare".to_string(), compare)]);
+        // What every variant may say for itself is said there alone, so that no optional key of one is left for another.
+        let own = |key: &str| self.compare.mode == Mode::Sequence || RACED.contains(&key);
+        whole.extend(table(&self.variants[0].resolved.anchored())?.into_iter().filter(|(key, _)| !own(key)));
+        let mut variants = Vec::new();
+        for variant in &self.variants {
+            let named = [("name".to_string(), Value::from(variant.name.as_str()))];
+            let recipe = table(&variant.resolved.anchored())?.into_iter().filter(|(key, _)| own(key));
+            variants.push(Value::Table(named.into_iter().chain(recipe).collect()));
+        }
+        whole.insert("variant".into(), Value::Array(variants));
+        toml::to_string(&whole).map_err(unwritable)
     }
 
     /// Leaves only the variants of these names.
@@ -92,7 +114,14 @@ pub(super) type Parent<'a> = &'a dyn Fn(&str) -> Result<(Tree, PathBuf)>;
 
 /// Whether the tree is a compare recipe.
 pub(super) fn is_compare(tree: &Tree) -> bool {
-    tree.table.contains_key("compare") || tree.table.contains_key("variant")
+    ["compare", "variant", "extends"].iter().any(|key| tree.table.contains_key(*key))
+}
+
+/// Why such a recipe cannot be trained.
+pub(super) fn not_one_run(tree: &Tree, name: &str) -> Error {
+    let key = ["compare", "variant", "extends"].into_iter().find(|key| tree.table.contains_key(*key));
+    let error = InputError::new("this recipe compares variants").hint(format!("lowrank compare {name}"));
+    Error::Inputs(vec![tree.locate(key.unwrap_or_default(), Part::Key, error)])
 }
 
 /// `sets` of `compare.*` change `[compare]`, all others every variant.
@@ -102,7 +131,7 @@ pub(super) fn resolve(
     name: String,
     root: PathBuf,
     parent: Parent,
-) -> Result<Comparison> {
+) -> Result<CompareRecipe> {
     let (own, sets): (Vec<String>, Vec<String>) =
         sets.iter().cloned().partition(|set| set.trim_start().starts_with("compare."));
     own.iter().try_for_each(|set| tree.set(set)).map_err(|error| Error::Inputs(vec![*error]))?;
@@ -132,7 +161,7 @@ pub(super) fn resolve(
     if let Some(reference) = compare.reference.as_ref().filter(|reference| !names.contains(reference)) {
         return Err(no_variant(reference, &names).key("compare.reference").into());
     }
-    Ok(Comparison { name, compare, variants: found })
+    Ok(CompareRecipe { name, compare, variants: found })
 }
 
 fn extended(tree: &mut Tree) -> Result<Option<String>> {

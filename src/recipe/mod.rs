@@ -18,7 +18,7 @@ mod tree;
 mod validate;
 
 pub use base::{Base, BaseCompute, BaseDtype, BaseStorage, Blocks, Quant};
-pub use compare::{Compare, Comparison, Variant};
+pub use compare::{Compare, CompareRecipe, Variant};
 pub use plan::*;
 pub use resolve::{Resolved, load, parse};
 pub use schema::{keys, schema, schema_of};

@@ -2,16 +2,8 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 8] = [
-    "task=seq_cls",
-    "task=token_cls",
-    "task=question_ans",
-    "task=seq2seq_lm",
-    "task=feature_extraction",
-    "compare",
-    "variant",
-    "extends",
-];
+const RESERVED: [&str; 5] =
+    ["task=seq_cls", "task=token_cls", "task=question_ans", "task=seq2seq_lm", "task=feature_extraction"];
 
 pub(super) fn key(path: &str) -> bool {
     RESERVED.contains(&path)
@@ -27,7 +19,7 @@ mod tests {
 
     #[test]
     fn knows_keys_and_values() {
-        assert!(key("variant") && !key("adapter.lora"));
+        assert!(!key("adapter.lora"));
         assert!(value("task", "seq_cls") && !value("adapter.lora.init", "gaussian"));
     }
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::tree::{Part, Tree};
-use super::{EvalData, Recipe, schema, shape, validate};
+use super::{EvalData, Recipe, compare, schema, shape, validate};
 use crate::error::InputError;
 use crate::{Error, Result};
 
@@ -45,7 +45,12 @@ pub(super) fn resolve(
     name: String,
     root: PathBuf,
 ) -> Result<Resolved> {
-    settle(Tree::parse(file, text).map_err(Error::Inputs)?, sets, name, root)
+    let shown = file.as_ref().map_or_else(|| name.clone(), |file| file.display().to_string());
+    let tree = Tree::parse(file, text).map_err(Error::Inputs)?;
+    match compare::is_compare(&tree) {
+        true => Err(compare::not_one_run(&tree, &shown)),
+        false => settle(tree, sets, name, root),
+    }
 }
 
 /// One recipe from a tree, or everything that is wrong with it.

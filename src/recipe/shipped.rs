@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::compare::{self, Comparison};
+use super::compare::{self, CompareRecipe};
 use super::resolve::{self, Resolved};
 use super::suggest::nearest;
 use super::tree::Tree;
@@ -41,14 +41,22 @@ impl Shipped {
     }
 
     /// Resolves a compare recipe, a shipped name or a file, whose `extends` is the one or the other.
-    pub fn load_comparison(&self, recipe: &str, sets: &[String]) -> Result<Comparison> {
+    pub fn load_comparison(&self, recipe: &str, sets: &[String]) -> Result<CompareRecipe> {
         let (tree, root) = self.tree(recipe, Path::new("."))?;
         if !compare::is_compare(&tree) {
             let error = Error::input("this recipe compares nothing").file(recipe).expected("[compare] and [[variant]]");
             return Err(error.hint(format!("lowrank train {recipe}")).into());
         }
-        let name = Path::new(recipe).with_extension("").display().to_string();
+        let name = match self.find(recipe) {
+            Some(_) => recipe.to_string(),
+            None => Path::new(recipe).file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        };
         compare::resolve(tree, sets, name, root.clone(), &|parent| self.tree(parent, &root))
+    }
+
+    /// Whether a shipped name or a file is a compare recipe; what cannot be read is none.
+    pub fn compares(&self, recipe: &str) -> bool {
+        self.tree(recipe, Path::new(".")).is_ok_and(|(tree, _)| compare::is_compare(&tree))
     }
 
     /// A recipe's TOML, and where its relative paths start.

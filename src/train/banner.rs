@@ -53,6 +53,13 @@ impl Job {
         if trainable.is_empty() { "none trains".into() } else { compact(&trainable).join("\n") }
     }
 
+    /// What sets a variant apart from others, in a line.
+    pub(super) fn variant_line(&self) -> String {
+        let share = 100.0 * self.trainable as f64 / self.total.max(1) as f64;
+        let trains = format!("{} parameters ({share:.2} %)", count(self.trainable));
+        format!("{} · {} · {trains} · {} alone", self.adapter_line(), self.storage.describe(), bytes(self.memory.peak))
+    }
+
     fn adapter_line(&self) -> String {
         let Some(spec) = self.recipe.adapter.spec() else { return self.recipe.adapter.name().to_string() };
         let shared = spec.shared();

@@ -12,7 +12,7 @@ use super::run::{Evals, active_ranks};
 use super::save::split;
 use super::{Initial, Job, Options, Run, resident_bytes};
 use crate::adapters::{AdapterConfig, ModuleKind, Origin, Selected};
-use crate::checkpoint::{self, Conditions, Hashes, Resumption, RunDir, RunInfo, Source, Start, TrainState};
+use crate::checkpoint::{self, Conditions, Hashes, Layout, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::data::Report;
 use crate::events::{Bus, Event, Jsonl, RunStarted, truncate_after};
 use crate::recipe::Offload;
@@ -101,7 +101,7 @@ impl Job {
     }
 
     /// What the recipe leaves open and a pilot of the run has decided already.
-    fn adopt(&mut self, dir: &RunDir) -> Result<()> {
+    pub(super) fn adopt(&mut self, dir: &Layout) -> Result<()> {
         let Some(pilot) = self.pilot().filter(|_| dir.recipe().exists()) else { return Ok(()) };
         if let Some(decided) = pilot.adopt(&dir.read_recipe()?.adapter) {
             self.settle(decided);
@@ -172,7 +172,7 @@ impl Job {
         })
     }
 
-    fn hashes(&self) -> Result<Hashes> {
+    pub(super) fn hashes(&self) -> Result<Hashes> {
         Ok(Hashes {
             base: self.opened.base_sha256(),
             data: self.splits.sha256.clone(),

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod check;
+pub mod compare;
 pub mod completions;
 pub mod convert;
 pub mod doctor;
@@ -23,6 +24,7 @@ pub fn run(args: &Args) -> Result<()> {
     let output = &args.output;
     match &args.command {
         Command::Train(command) => command.run(output),
+        Command::Compare(command) => command.run(output),
         Command::Recipes(command) => command.run(output),
         Command::Methods(command) => command.run(output),
         Command::Check(command) => command.run(output),

@@ -12,7 +12,7 @@ use lowrank::{Error, Result};
 use lowrank_cli::{SHIPPED, pick, stdout};
 
 /// What an interruption from the dashboard counts as.
-const SIGINT: i32 = 2;
+pub const SIGINT: i32 = 2;
 
 use crate::args::{Drawing, OnDevice, Output, Overrides};
 
