@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::resolve::{Resolved, settle};
+use super::sweep::{self, Candidate, Choices};
 use super::tree::{Part, Tree};
 use super::{Recipe, nearest, shape};
 use crate::compare::Mode;
@@ -26,11 +27,28 @@ pub struct Compare {
     pub reference: Option<String>,
     /// Whether variants advance together over one base, or one runs after the other.
     pub mode: Mode,
+    /// What verdicts go by; the task's own metric unless given, else the evaluation loss.
+    pub metric: Option<String>,
+    /// Chooses the rank of every other variant so that it costs about what the reference costs; alpha follows, so that the scale stays.
+    #[serde(rename = "match")]
+    pub budget: Option<Budget>,
+    /// Steps with which a sweep tries each setting; a quarter of the run's unless given.
+    pub sweep_steps: Option<usize>,
+}
+
+/// What variants are to have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// The number of parameters that train.
+    Params,
+    /// The memory that a run needs alone, as foretold.
+    Memory,
 }
 
 impl Default for Compare {
     fn default() -> Self {
-        Self { seeds: 1, reference: None, mode: Mode::Race }
+        Self { seeds: 1, reference: None, mode: Mode::Race, metric: None, budget: None, sweep_steps: None }
     }
 }
 
@@ -48,6 +66,10 @@ pub struct CompareRecipe {
 pub struct Variant {
     pub name: String,
     pub resolved: Resolved,
+    /// What a sweep chooses from before the variant runs; empty for none.
+    pub choices: Choices,
+    /// Every way to choose.
+    pub candidates: Vec<Candidate>,
 }
 
 impl CompareRecipe {
@@ -72,7 +94,9 @@ impl CompareRecipe {
         for variant in &self.variants {
             let named = [("name".to_string(), Value::from(variant.name.as_str()))];
             let recipe = table(&variant.resolved.anchored())?.into_iter().filter(|(key, _)| own(key));
-            variants.push(Value::Table(named.into_iter().chain(recipe).collect()));
+            let choices = variant.choices.iter().map(|(key, values)| (key.clone(), Value::Array(values.clone())));
+            let sweep = (!variant.choices.is_empty()).then(|| ("sweep".to_string(), Value::Table(choices.collect())));
+            variants.push(Value::Table(named.into_iter().chain(recipe).chain(sweep).collect()));
         }
         whole.insert("variant".into(), Value::Array(variants));
         toml::to_string(&whole).map_err(unwritable)
@@ -145,13 +169,24 @@ pub(super) fn resolve(
     let mut found: Vec<Variant> = Vec::new();
     for mut tree in variants {
         let name = variant_name(&mut tree, &found)?;
+        let choices = sweep::take(&mut tree, &sets).map_err(|error| of_variant(error, &name))?;
         if compare.mode == Mode::Race {
             only_what_a_race_allows(&tree, &name)?;
         }
         let mut whole = base.clone();
         whole.overlay(tree);
-        let resolved = settle(whole, &sets, name.clone(), root.clone()).map_err(|error| of_variant(error, &name))?;
-        found.push(Variant { name, resolved });
+        let settled = |chosen: &[String]| {
+            let sets = [&sets, chosen].concat();
+            settle(whole.clone(), &sets, name.clone(), root.clone()).map_err(|error| of_variant(error, &name))
+        };
+        let candidate = |way: Vec<String>| Ok(Candidate { label: way.join(","), resolved: settled(&way)? });
+        let candidates: Vec<_> = sweep::combinations(&choices).into_iter().map(candidate).collect::<Result<_>>()?;
+        let resolved = settled(&[])?;
+        if !candidates.is_empty() && resolved.recipe.data.eval.is_none() {
+            let error = InputError::new(format!("variant `{name}` sweeps, and nothing says which setting is best"));
+            return Err(error.key("data.eval").hint("eval = { fraction = 0.05 }").into());
+        }
+        found.push(Variant { name, resolved, choices, candidates });
     }
     if found.is_empty() {
         let hint = "[[variant]]\n      name = \"lora\"\n      [variant.adapter.lora]\n      rank = 8";
@@ -187,9 +222,11 @@ fn compare(tree: Option<Tree>) -> Result<Compare> {
     let compare: Compare = Value::Table(table).try_into().map_err(|error: toml::de::Error| {
         Error::Inputs(vec![tree.locate("", Part::Key, InputError::new(error.message()))])
     })?;
-    if compare.seeds == 0 {
-        let error = InputError::new("`compare.seeds` is 0").expected("1 or more");
-        return Err(Error::Inputs(vec![tree.locate("seeds", Part::Value, error)]));
+    for (key, number) in [("seeds", Some(compare.seeds)), ("sweep_steps", compare.sweep_steps)] {
+        if number == Some(0) {
+            let error = InputError::new(format!("`compare.{key}` is 0")).expected("1 or more");
+            return Err(Error::Inputs(vec![tree.locate(key, Part::Value, error)]));
+        }
     }
     Ok(compare)
 }
