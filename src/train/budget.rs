@@ -5,7 +5,7 @@ use crate::Result;
 use crate::recipe::{Budget, Resolved};
 
 /// No rank beyond it is looked for.
-const LARGEST: usize = 1 << 14;
+const LARGEST: usize = 1024;
 
 /// The recipe with the rank at which `budget` comes nearest to what the `reference` takes of it; methods without a rank stay.
 ///

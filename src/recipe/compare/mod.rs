@@ -1,5 +1,8 @@
 //! A compare recipe: one recipe, and variants that change some of it.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -134,22 +137,28 @@ fn no_variant(name: &str, known: &[String]) -> InputError {
 }
 
 /// Where the recipe that another one extends is found.
-pub(super) type Parent<'a> = &'a dyn Fn(&str) -> Result<(Tree, PathBuf)>;
+pub(in crate::recipe) type Parent<'a> = &'a dyn Fn(&str) -> Result<(Tree, PathBuf)>;
 
-/// Whether the tree is a compare recipe.
-pub(super) fn is_compare(tree: &Tree) -> bool {
+/// Whether the tree is a compare recipe, be it one run as well or not.
+pub(in crate::recipe) fn is_compare(tree: &Tree) -> bool {
     ["compare", "variant", "extends"].iter().any(|key| tree.table.contains_key(*key))
 }
 
-/// Why such a recipe cannot be trained.
-pub(super) fn not_one_run(tree: &Tree, name: &str) -> Error {
-    let key = ["compare", "variant", "extends"].into_iter().find(|key| tree.table.contains_key(*key));
-    let error = InputError::new("this recipe compares variants").hint(format!("lowrank compare {name}"));
-    Error::Inputs(vec![tree.locate(key.unwrap_or_default(), Part::Key, error)])
+/// A recipe that has variants as well is one run without them.
+///
+/// # Errors
+/// An input error for a recipe that says no more than how variants differ from another recipe.
+pub(in crate::recipe) fn leave_out_variants(tree: &mut Tree, name: &str) -> Result<()> {
+    if tree.table.contains_key("extends") {
+        let error = InputError::new("this recipe compares variants of another").hint(format!("lowrank compare {name}"));
+        return Err(Error::Inputs(vec![tree.locate("extends", Part::Key, error)]));
+    }
+    ["compare", "variant"].iter().for_each(|key| drop(tree.table.remove(*key)));
+    Ok(())
 }
 
 /// `sets` of `compare.*` change `[compare]`, all others every variant.
-pub(super) fn resolve(
+pub(in crate::recipe) fn resolve(
     mut tree: Tree,
     sets: &[String],
     name: String,
