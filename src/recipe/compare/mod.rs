@@ -12,13 +12,13 @@ use toml::{Table, Value};
 use super::resolve::{Resolved, settle};
 use super::sweep::{self, Candidate, Choices};
 use super::tree::{Part, Tree};
-use super::{Recipe, nearest, shape};
+use super::{nearest, shape};
 use crate::compare::Mode;
 use crate::error::InputError;
 use crate::{Error, Result};
 
 /// What a variant of a race may change: nothing that changes the batch or the base's values.
-const RACED: [&str; 4] = ["name", "adapter", "base", "optim"];
+const RACED: [&str; 3] = ["adapter", "base", "optim"];
 
 /// `[compare]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -87,19 +87,25 @@ impl CompareRecipe {
     /// [`Error::Failed`] where a recipe cannot be written as TOML.
     pub fn to_toml(&self) -> Result<String> {
         let unwritable = |error: toml::ser::Error| Error::Failed(format!("cannot write the recipe as TOML: {error}"));
-        let table = |value: &Recipe| Table::try_from(value).map_err(unwritable);
-        let compare = Value::try_from(&self.compare).map_err(unwritable)?;
-        let mut whole = Table::from_iter([("compare".to_string(), compare)]);
+        let table = |variant: &Variant| Table::try_from(variant.resolved.anchored()).map_err(unwritable);
         // What every variant may say for itself is said there alone, so that no optional key of one is left for another.
-        let own = |key: &str| self.compare.mode == Mode::Sequence || RACED.contains(&key);
-        whole.extend(table(&self.variants[0].resolved.anchored())?.into_iter().filter(|(key, _)| !own(key)));
+        let race = self.compare.mode == Mode::Race;
+        let mut whole = if race { table(&self.variants[0])? } else { Table::new() };
+        RACED.iter().for_each(|key| drop(whole.remove(*key)));
+        whole.insert("compare".into(), Value::try_from(&self.compare).map_err(unwritable)?);
         let mut variants = Vec::new();
         for variant in &self.variants {
-            let named = [("name".to_string(), Value::from(variant.name.as_str()))];
-            let recipe = table(&variant.resolved.anchored())?.into_iter().filter(|(key, _)| own(key));
-            let choices = variant.choices.iter().map(|(key, values)| (key.clone(), Value::Array(values.clone())));
-            let sweep = (!variant.choices.is_empty()).then(|| ("sweep".to_string(), Value::Table(choices.collect())));
-            variants.push(Value::Table(named.into_iter().chain(recipe).chain(sweep).collect()));
+            let mut own = table(variant)?;
+            if race {
+                own.retain(|key, _| key == "model" || RACED.contains(&key));
+                let model = own.get_mut("model").and_then(Value::as_table_mut);
+                model.into_iter().for_each(|model| model.retain(|key, _| key == "dtype"));
+            }
+            own.insert("name".into(), variant.name.clone().into());
+            if !variant.choices.is_empty() {
+                own.insert("sweep".into(), Value::try_from(&variant.choices).map_err(unwritable)?);
+            }
+            variants.push(Value::Table(own));
         }
         whole.insert("variant".into(), Value::Array(variants));
         toml::to_string(&whole).map_err(unwritable)
@@ -259,10 +265,14 @@ fn variant_name(tree: &mut Tree, others: &[Variant]) -> Result<String> {
 }
 
 fn only_what_a_race_allows(tree: &Tree, name: &str) -> Result<()> {
-    let Some(key) = tree.table.keys().find(|key| !RACED.contains(&key.as_str())) else { return Ok(()) };
+    // How the weights are stored, not which.
+    let stored =
+        |key: &str| key == "model" && tree.table[key].as_table().is_some_and(|model| model.keys().eq(["dtype"]));
+    let allowed = |key: &&String| RACED.contains(&key.as_str()) || stored(key);
+    let Some(key) = tree.table.keys().find(|key| !allowed(key)) else { return Ok(()) };
     let error =
         InputError::new(format!("variant `{name}` changes `{key}`, and all variants of a race see the same batches"))
-            .expected("adapter, base or optim")
+            .expected("adapter, base, model.dtype or optim")
             .hint("move it to the top of the recipe, or set `compare.mode = \"sequence\"`");
     Err(Error::Inputs(vec![tree.locate(key, Part::Key, error)]))
 }

@@ -34,6 +34,10 @@ rank = 2
 name = "nf4"
 [variant.base]
 quant = { nf4 = {} }
+[[variant]]
+name = "bf16"
+[variant.model]
+dtype = "bf16"
 "#;
 
 fn read(text: &str, sets: &[&str]) -> Result<CompareRecipe> {
@@ -53,12 +57,13 @@ fn refused(text: &str, sets: &[&str]) -> String {
 fn variants_are_the_recipe_with_what_they_change() {
     let recipe = read(GOOD, &["seed=5", "compare.seeds=3"]).unwrap();
     assert_eq!((recipe.name.as_str(), recipe.compare.seeds, recipe.reference()), ("all", 3, "dora"));
-    let [lora, dora, nf4] = &recipe.variants[..] else { panic!() };
+    let [lora, dora, nf4, bf16] = &recipe.variants[..] else { panic!() };
     assert_eq!(
         [lora, dora, nf4].map(|v| (v.resolved.recipe.seed, v.resolved.recipe.train.max_steps)),
         [(5, Some(7)); 3]
     );
     assert_eq!([lora, dora, nf4].map(|v| v.resolved.recipe.adapter.name()), ["lora", "dora", "lora"]);
+    assert_eq!(bf16.resolved.recipe.model.dtype, crate::recipe::BaseDtype::Bf16);
     assert!(nf4.resolved.recipe.storage().quant.is_some() && lora.resolved.recipe.storage().quant.is_none());
     let labels: Vec<_> = lora.candidates.iter().map(|candidate| candidate.label.as_str()).collect();
     let rates = ["optim.adamw.lr=0.001", "optim.adamw.lr=0.003"];
