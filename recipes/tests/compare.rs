@@ -74,7 +74,7 @@ fn a_comparison_that_cannot_be_is_refused_before_anything_is_written() {
     assert!(refused(&["compare", "tiny/lora"]).contains("compares nothing"));
     assert!(refused(&["train", &recipe]).contains("lowrank compare"));
     assert!(refused(&["compare", &recipe, "--only", "dora"]).contains("no variant `dora`"));
-    assert!(refused(&["compare", &recipe, "--reference", "fb"]).contains("did you mean `fa`?"));
+    assert!(refused(&["compare", &recipe, "--reference", "lroa"]).contains("did you mean `lora`?"));
     assert!(refused(&["compare", "tiny/all", "tiny/lora"]).contains("one recipe at a time"));
     let (code, dry, told) = run(&["compare", &recipe, "--dry-run"]);
     assert_eq!(code, 0, "{told}");
