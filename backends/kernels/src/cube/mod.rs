@@ -7,6 +7,7 @@ mod matvec;
 mod packed;
 mod slices;
 mod sources;
+mod tiled;
 
 pub use sources::sources;
 
@@ -38,7 +39,8 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> LowRankBac
         let float = x.dtype;
         let y = match side {
             Side::Forward if x.meta.shape()[0] <= matvec::MOST_ROWS => matvec::product(x, &weight, packing),
-            _ => slices::product(x, &weight, packing, side),
+            _ if std::env::var("SLICES").is_ok() => slices::product(x, &weight, packing, side),
+            _ => tiled::product(x, &weight, packing, side),
         };
         cast(y, float)
     }

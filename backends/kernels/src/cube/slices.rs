@@ -34,7 +34,7 @@ pub(super) fn product<R: CubeRuntime>(
 ) -> CubeTensor<R> {
     let x = cast(x, dtype(packing.compute));
     let Packing { rows, cols, .. } = packing;
-    let (inner, outer) = if side == Side::Forward { (cols, rows) } else { (rows, cols) };
+    let [inner, outer] = packing.along(side);
     let step = (SLICE / inner / STEP * STEP).max(STEP).min(outer);
     let scratch = x.client.empty(step * inner * x.dtype.size());
     let y = empty_device_dtype(x.client.clone(), x.device.clone(), [x.meta.shape()[0], outer].into(), DType::F32);
