@@ -1,8 +1,7 @@
 //! Either side's product for any number of rows of `x`: a cube makes a tile of `y`, and decodes the tiles of `W` that it needs
 //! into shared memory.
 //!
-//! Sums stay in registers: with every four neighbours in the order of summation that a unit reads of four rows of `x` and of
-//! four columns of `y`, it adds 64 products up.
+//! Sums stay in registers: of every four terms, a unit reads eight rows of `x` and eight columns of `W` for 256 products.
 
 use burn::tensor::DType;
 use burn_cubecl::CubeRuntime;
@@ -23,24 +22,24 @@ const TILE: usize = 64;
 /// Terms of their sums that it takes at a time.
 const DEPTH: usize = 16;
 
-/// Rows and columns of `y` that a unit makes, and neighbours that are read as one.
+/// Rows and columns of `y` that a unit makes.
+const PATCH: usize = 8;
+
+/// Units that share the rows, or the columns, of a tile of `y`.
+const SIDE: usize = TILE / PATCH;
+
+pub(super) const UNITS: usize = SIDE * SIDE;
+
+/// Neighbours that are read as one.
 const QUAD: usize = 4;
 
 type Quad = Vector<f32, Const<QUAD>>;
 
-/// Units that share the rows, or the columns, of a tile of `y`.
-const SIDE: usize = TILE / QUAD;
-
-/// Each brings one quad of `x` and one of `W` at a time.
-pub(super) const UNITS: usize = SIDE * SIDE;
+/// Quads that a unit brings of a tile of `x`, and of one of `W`.
+const SHARE: usize = TILE * DEPTH / QUAD / UNITS;
 
 /// Quads from row to row where rows of a tile are sums' terms. The one too many spreads neighbouring rows over memory banks.
 const PITCH: usize = DEPTH / QUAD + 1;
-
-/// How many neighbours of `x` are read as one.
-pub(super) fn vector(inner: usize) -> usize {
-    if inner.is_multiple_of(QUAD) { QUAD } else { 1 }
-}
 
 /// `x [m, in] · Wᵀ` or `x [m, out] · W`, f32.
 pub(super) fn product<R: CubeRuntime>(
@@ -60,7 +59,7 @@ pub(super) fn product<R: CubeRuntime>(
             &client,
             calculate_cube_count_elemwise(&client, m.div_ceil(TILE) * outer.div_ceil(TILE) * UNITS, dim),
             dim,
-            vector(inner),
+            Run::new(inner).vector,
             Run::new(cols).vector,
             x.into_array_arg(),
             PackedArgs::new(weight),
@@ -101,17 +100,12 @@ pub(super) fn tiled<F: Float, M: Size, N: Size>(
         terminate!();
     }
 
-    // What this unit brings, in a tile whose rows are sums' terms and in one whose columns are.
     let unit = UNIT_POS as usize;
-    let (along_row, along_quad) = (unit / (DEPTH / QUAD), unit % (DEPTH / QUAD));
-    let (across_row, across_quad) = (unit / SIDE, unit % SIDE);
-    let along_slot = along_row * PITCH + along_quad;
-
     let mut x_tile = SharedMemory::<Quad>::new(TILE * PITCH);
     let mut w_tile = SharedMemory::<Quad>::new(TILE * PITCH);
-    let mut sums = Array::<f32>::new(QUAD * QUAD);
+    let mut sums = Array::<f32>::new(PATCH * PATCH);
     #[unroll]
-    for i in 0..QUAD * QUAD {
+    for i in 0..PATCH * PATCH {
         sums[i] = 0.0;
     }
 
@@ -119,13 +113,18 @@ pub(super) fn tiled<F: Float, M: Size, N: Size>(
     while k < inner {
         // Everyone has done with the tiles before.
         sync_cube();
-        x_tile[along_slot] = x_quad::<F, M>(x, top + along_row, k + along_quad * QUAD, m, inner);
-        if comptime![forward] {
-            let (row, col) = (left + along_row, k + along_quad * QUAD);
-            w_tile[along_slot] = w_quad::<F, N>(weight, row, col, rows, cols, block);
-        } else {
-            let (row, col) = (k + across_row, left + across_quad * QUAD);
-            w_tile[unit] = w_quad::<F, N>(weight, row, col, rows, cols, block);
+        #[unroll]
+        for i in 0..SHARE {
+            let slot = unit + i * UNITS;
+            let (line, term) = (slot / (DEPTH / QUAD), slot % (DEPTH / QUAD) * QUAD);
+            let place = line * PITCH + term / QUAD;
+            x_tile[place] = quad::<F, M, Array<Vector<f32, M>>>(x, top + line, k + term, m, inner, block);
+            if comptime![forward] {
+                w_tile[place] = quad::<F, N, Packed>(weight, left + line, k + term, rows, cols, block);
+            } else {
+                let (term, line) = (slot / (TILE / QUAD), slot % (TILE / QUAD) * QUAD);
+                w_tile[slot] = quad::<F, N, Packed>(weight, k + term, left + line, rows, cols, block);
+            }
         }
         sync_cube();
         accumulate(&x_tile, &w_tile, &mut sums, side);
@@ -133,77 +132,78 @@ pub(super) fn tiled<F: Float, M: Size, N: Size>(
     }
 
     #[unroll]
-    for i in 0..QUAD * QUAD {
-        let row = top + unit / SIDE * QUAD + i / QUAD;
-        let col = if comptime![forward] { unit % SIDE + i % QUAD * SIDE } else { unit % SIDE * QUAD + i % QUAD };
-        if row < m && left + col < outer {
-            y[row * outer + left + col] = sums[i];
+    for i in 0..PATCH * PATCH {
+        let (row, col) = comptime![(i / PATCH, i % PATCH)];
+        let row = top + unit / SIDE + row * SIDE;
+        let col = if comptime![forward] {
+            left + unit % SIDE + col * SIDE
+        } else {
+            left + (unit % SIDE + col / QUAD * SIDE) * QUAD + col % QUAD
+        };
+        if row < m && col < outer {
+            y[row * outer + col] = sums[i];
         }
     }
 }
 
 /// Adds to this unit's sums what a pair of tiles contributes.
 #[cube]
-fn accumulate(
-    x_tile: &SharedMemory<Quad>,
-    w_tile: &SharedMemory<Quad>,
-    sums: &mut Array<f32>,
-    #[comptime] side: Side,
-) {
+fn accumulate(x_tile: &SharedMemory<Quad>, w_tile: &SharedMemory<Quad>, sums: &mut Array<f32>, #[comptime] side: Side) {
     let unit = UNIT_POS as usize;
-    let mut x = Array::<Quad>::new(QUAD);
-    let mut w = Array::<Quad>::new(QUAD);
+    let mut w = Array::<Quad>::new(PATCH);
     for quad in 0..DEPTH / QUAD {
         #[unroll]
-        for i in 0..QUAD {
-            x[i] = x_tile[(unit / SIDE * QUAD + i) * PITCH + quad];
+        for i in 0..PATCH {
             w[i] = if comptime![side == Side::Forward] {
                 w_tile[(unit % SIDE + i * SIDE) * PITCH + quad]
             } else {
-                w_tile[(quad * QUAD + i) * SIDE + unit % SIDE]
+                w_tile[(quad * QUAD + i % QUAD) * (TILE / QUAD) + unit % SIDE + i / QUAD * SIDE]
             };
         }
         #[unroll]
-        for i in 0..QUAD * QUAD {
-            let (row, col) = comptime![(i / QUAD, i % QUAD)];
+        for row in 0..PATCH {
+            let x = x_tile[(unit / SIDE + row * SIDE) * PITCH + quad];
             #[unroll]
-            for k in 0..QUAD {
-                let w = if comptime![side == Side::Forward] { w[col][k] } else { w[k][col] };
-                sums[i] += x[row][k] * w;
+            for col in 0..PATCH {
+                #[unroll]
+                for k in 0..QUAD {
+                    let w = if comptime![side == Side::Forward] {
+                        w[col][k]
+                    } else {
+                        w[comptime![col / QUAD * QUAD + k]][comptime![col % QUAD]]
+                    };
+                    sums[row * PATCH + col] += x[k] * w;
+                }
             }
         }
     }
 }
 
-/// Elements `col .. col + 4` of a row of `x [rows, cols]`; zero where there are none.
+/// What tiles are cut out of.
 #[cube]
-fn x_quad<F: Float, M: Size>(
-    x: &Array<Vector<f32, M>>,
-    row: usize,
-    col: usize,
-    rows: usize,
-    cols: usize,
-) -> Quad {
-    let vector = M::value().comptime();
-    let mut quad = Quad::new(0.0);
-    #[unroll]
-    for part in 0..comptime![QUAD / vector] {
-        let at = col + part * vector;
-        if row < rows && at < cols {
-            let values = rounded::<F, M>(x[(row * cols + at) / vector]);
-            #[unroll]
-            for i in 0..vector {
-                quad[part * vector + i] = values[i];
-            }
-        }
-    }
-    quad
+trait Matrix<N: Size>: CubeType {
+    /// Elements `index .. index + N`.
+    fn elements(this: &Self, index: usize, #[comptime] block: usize) -> Vector<f32, N>;
 }
 
-/// The same of `W [rows, cols]`.
 #[cube]
-fn w_quad<F: Float, N: Size>(
-    weight: &Packed,
+impl<N: Size> Matrix<N> for Array<Vector<f32, N>> {
+    fn elements(this: &Self, index: usize, #[comptime] _block: usize) -> Vector<f32, N> {
+        this[index / N::value()]
+    }
+}
+
+#[cube]
+impl<N: Size> Matrix<N> for Packed {
+    fn elements(this: &Self, index: usize, #[comptime] block: usize) -> Vector<f32, N> {
+        this.entries::<N>(index) * Vector::new(this.scale(index, block))
+    }
+}
+
+/// Elements `[row, col .. col + 4]` of a matrix `[rows, cols]`, rounded to `F`; zero where there are none.
+#[cube]
+fn quad<F: Float, N: Size, X: Matrix<N>>(
+    matrix: &X,
     row: usize,
     col: usize,
     rows: usize,
@@ -216,9 +216,7 @@ fn w_quad<F: Float, N: Size>(
     for part in 0..comptime![QUAD / vector] {
         let at = col + part * vector;
         if row < rows && at < cols {
-            let index = row * cols + at;
-            let scale = Vector::<f32, N>::new(weight.scale(index, block));
-            let values = rounded::<F, N>(weight.entries::<N>(index) * scale);
+            let values = rounded::<F, N>(X::elements(matrix, row * cols + at, block));
             #[unroll]
             for i in 0..vector {
                 quad[part * vector + i] = values[i];
