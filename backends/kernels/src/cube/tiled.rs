@@ -38,7 +38,7 @@ type Quad = Vector<f32, Const<QUAD>>;
 /// Quads that a unit brings of a tile of `x`, and of one of `W`.
 const SHARE: usize = TILE * DEPTH / QUAD / UNITS;
 
-/// Quads from row to row where rows of a tile are sums' terms. The one too many spreads neighbouring rows over memory banks.
+/// Quads from line to line of a tile. The one too many spreads neighbouring lines over memory banks.
 const PITCH: usize = DEPTH / QUAD + 1;
 
 /// `x [m, in] · Wᵀ` or `x [m, out] · W`, f32.
@@ -111,10 +111,12 @@ pub(super) fn tiled<F: Float, M: Size, N: Size>(
 
     let mut k = 0;
     while k < inner {
-        // Everyone has done with the tiles before.
+        // All units are done with the tiles before.
         sync_cube();
         #[unroll]
         for i in 0..SHARE {
+            // A line is a row or a column of `y`. Lines follow each other and have their terms side by side; only `W` backward
+            // has terms follow each other, and lines side by side.
             let slot = unit + i * UNITS;
             let (line, term) = (slot / (DEPTH / QUAD), slot % (DEPTH / QUAD) * QUAD);
             let place = line * PITCH + term / QUAD;
