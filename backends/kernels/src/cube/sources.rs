@@ -98,7 +98,7 @@ fn matvec<F: Float, N: Size>(
     builder.build(KernelSettings::default().cube_dim(CubeDim::new_1d(matvec::UNITS as u32)).kernel_name(name))
 }
 
-fn tiled<F: Float, M: Size, N: Size>(
+fn tiled<F: Float, V: Size, N: Size>(
     name: &str,
     weight: &PackedCompilationArg,
     side: Side,
@@ -107,11 +107,11 @@ fn tiled<F: Float, M: Size, N: Size>(
     properties: &DeviceProperties,
 ) -> KernelDefinition {
     let mut builder = builder(properties);
-    let x = <Array<Vector<f32, M>> as LaunchArg>::expand(&ARRAY, &mut builder);
+    let x = <Array<Vector<f32, V>> as LaunchArg>::expand(&ARRAY, &mut builder);
     let weight = <Packed as LaunchArg>::expand(weight, &mut builder);
     let y = <Array<f32> as LaunchArg>::expand_output(&ARRAY, &mut builder);
     let [m, rows, cols] = std::array::from_fn(|_| <u32 as LaunchArg>::expand(&(), &mut builder));
     let dtype = super::dtype(compute).into();
-    tiled::tiled::expand::<F, M, N>(&mut builder.scope, of_x, of_w, x, weight, y, m, rows, cols, side, 64, dtype);
+    tiled::tiled::expand::<F, V, N>(&mut builder.scope, of_x, of_w, x, weight, y, m, rows, cols, side, 64, dtype);
     builder.build(KernelSettings::default().cube_dim(CubeDim::new_1d(tiled::UNITS as u32)).kernel_name(name))
 }

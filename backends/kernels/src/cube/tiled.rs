@@ -75,10 +75,10 @@ pub(super) fn product<R: CubeRuntime>(
     y
 }
 
-/// `x [m, inner] · Wᵀ` or `x · W → y [m, outer]`, both operands rounded to `F`. `inner` is a multiple of `M`, `cols` one of `N`.
+/// `x [m, inner] · Wᵀ` or `x · W → y [m, outer]`, both operands rounded to `F`. `inner` is a multiple of `V`, `cols` one of `N`.
 #[cube(launch_unchecked)]
-pub(super) fn tiled<F: Float, M: Size, N: Size>(
-    x: &Array<Vector<f32, M>>,
+pub(super) fn tiled<F: Float, V: Size, N: Size>(
+    x: &Array<Vector<f32, V>>,
     weight: &Packed,
     y: &mut Array<f32>,
     m: u32,
@@ -120,7 +120,7 @@ pub(super) fn tiled<F: Float, M: Size, N: Size>(
             let slot = unit + i * UNITS;
             let (line, term) = (slot / (DEPTH / QUAD), slot % (DEPTH / QUAD) * QUAD);
             let place = line * PITCH + term / QUAD;
-            x_tile[place] = quad::<F, M, Array<Vector<f32, M>>>(x, top + line, k + term, m, inner, block);
+            x_tile[place] = quad::<F, V, Array<Vector<f32, V>>>(x, top + line, k + term, m, inner, block);
             if comptime![forward] {
                 w_tile[place] = quad::<F, N, Packed>(weight, left + line, k + term, rows, cols, block);
             } else {
