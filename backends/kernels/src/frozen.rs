@@ -7,7 +7,7 @@ use burn::tensor::{ElementConversion, Int, Tensor, TensorPrimitive};
 use crate::four_bit::NESTED_BLOCK;
 
 /// Which way a frozen `W [out, in]` is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// `x · Wᵀ`
     Forward,
@@ -132,6 +132,14 @@ pub(crate) struct Packing {
     /// Elements per scale; 1 where there are no scales.
     pub block: usize,
     pub compute: Compute,
+}
+
+impl Packing {
+    /// What a product sums over, and the columns of its result.
+    #[cfg(feature = "cube")]
+    pub fn along(self, side: Side) -> [usize; 2] {
+        if side == Side::Forward { [self.cols, self.rows] } else { [self.rows, self.cols] }
+    }
 }
 
 /// A weight without its tensors.

@@ -44,7 +44,7 @@ impl<B: FusionBackend + LowRankBackend> LowRankBackend for Fusion<B> {
         let Some(packing) = form.packing() else {
             return form.assemble::<Self>(floats, ints).plain_product(x, side);
         };
-        let columns = if side == Side::Forward { packing.rows } else { packing.cols };
+        let [_, columns] = packing.along(side);
         let client = x.client.clone();
         let y = TensorIr::uninit(client.create_empty_handle(), [x.shape[0], columns].into(), x.dtype);
         let streams = OperationStreams::with_inputs(iter::once(&x).chain(&floats).chain(&ints));

@@ -7,7 +7,8 @@ use burn::tensor::{Int, Tensor, TensorData, f16};
 use burn_wgpu::{Wgpu, WgpuDevice};
 use lowrank_kernels::four_bit::{Code, Format, Quantised, ScaleFormat, Scales, dynamic_map};
 use lowrank_kernels::{
-    BlockScales, Compute, FourBit, FrozenWeight, LowRankBackend, Side, bf16, frozen_matmul, frozen_rows, host, splitmix,
+    BlockScales, Compute, FourBit, FrozenWeight, LowRankBackend, Side, bf16, frozen_matmul, frozen_rows, host,
+    plain_frozen_matmul, splitmix,
 };
 
 /// Largest difference, in parts of `Σ |x| |w|`. f32 sums in any order of up to 20,000 terms stay below.
@@ -15,8 +16,8 @@ const TOLERANCE: f32 = 1e-5;
 
 const SIDES: [Side; 2] = [Side::Forward, Side::Backward];
 
-/// Rows of `x`: both ways, at the step between them, and a tile that is not full.
-const ROWS: [usize; 4] = [1, 8, 9, 130];
+/// Rows of `x`: at the step from one kernel to the other, a full tile, and tiles of which one is not full.
+const ROWS: [usize; 5] = [1, 8, 9, 64, 130];
 
 const NF4: Format = Format { code: Code::Nf4, block: 64, scales: ScaleFormat::F32 };
 
@@ -75,13 +76,13 @@ fn four_bit(shape: [usize; 2], format: Format, compute: Compute, device: &WgpuDe
     Case { weight, values: quantised.dequantise(), shape }
 }
 
-fn bfloat16(shape: [usize; 2], device: &WgpuDevice) -> Case {
+fn bfloat16(shape: [usize; 2], compute: Compute, device: &WgpuDevice) -> Case {
     let [rows, cols] = shape;
     let codes = bf16::pack(&uniform(2, rows * cols));
     let mut values = vec![0.0; rows * cols];
     bf16::unpack(&codes, 0, &mut values);
     let codes = Tensor::<Wgpu, 1, Int>::from_data(TensorData::from(&codes[..]), device).into_primitive();
-    let weight = FrozenWeight::Bf16 { codes, table: floats(&[0.0], device), rows, cols, compute: Compute::F32 };
+    let weight = FrozenWeight::Bf16 { codes, table: floats(&bf16::table(), device), rows, cols, compute };
     Case { weight, values, shape }
 }
 
@@ -107,9 +108,9 @@ fn difference(case: &Case, x: &[f32], m: usize, side: Side, round: fn(f32) -> f3
     off.fold(0.0, |worst, off| if off.is_nan() { f32::INFINITY } else { worst.max(off) })
 }
 
-fn check(case: &Case, device: &WgpuDevice) {
+fn check(case: &Case, rows: &[usize], device: &WgpuDevice) {
     for side in SIDES {
-        for m in ROWS {
+        for &m in rows {
             let inner = case.shape[usize::from(side == Side::Forward)];
             let off = difference(case, &uniform(3, m * inner), m, side, |value| value, device);
             assert!(off <= TOLERANCE, "{:?} of {:?}, {m} rows, {side:?}: off by {off}", case.weight, case.shape);
@@ -123,7 +124,7 @@ fn four_bit_products_of_any_shape() {
     for shape in [[1, 1], [3, 5], [33, 7], [64, 64], [48, 96], [65, 129], [7, 1000], [300, 72], [1023, 8]] {
         for code in Code::ALL {
             for scales in [ScaleFormat::F32, ScaleFormat::Nested] {
-                check(&four_bit(shape, Format { code, scales, ..NF4 }, Compute::F32, &device), &device);
+                check(&four_bit(shape, Format { code, scales, ..NF4 }, Compute::F32, &device), &ROWS, &device);
             }
         }
     }
@@ -134,21 +135,8 @@ fn blocks_of_every_size_straddle_rows() {
     let Some(device) = device() else { return };
     for block in lowrank_kernels::four_bit::BLOCKS {
         for scales in [ScaleFormat::F32, ScaleFormat::Nested] {
-            check(&four_bit([130, 200], Format { block, scales, ..NF4 }, Compute::F32, &device), &device);
-        }
-    }
-}
-
-/// More elements than are decoded at a time, on either side.
-#[test]
-fn slices_join_without_a_seam() {
-    let Some(device) = device() else { return };
-    for shape in [[600, 20_000], [20_000, 600]] {
-        let case = four_bit(shape, NF4, Compute::F32, &device);
-        for side in SIDES {
-            let inner = shape[usize::from(side == Side::Forward)];
-            let off = difference(&case, &uniform(3, 9 * inner), 9, side, |value| value, &device);
-            assert!(off <= TOLERANCE, "{shape:?} {side:?}: off by {off}");
+            // One of each kernel: every block is compiled for anew.
+            check(&four_bit([130, 200], Format { block, scales, ..NF4 }, Compute::F32, &device), &[1, 130], &device);
         }
     }
 }
@@ -156,25 +144,74 @@ fn slices_join_without_a_seam() {
 #[test]
 fn bfloat16_products_of_any_shape() {
     let Some(device) = device() else { return };
-    for shape in [[1, 1], [3, 5], [64, 64], [65, 129], [300, 72]] {
-        check(&bfloat16(shape, &device), &device);
+    for shape in [[1, 1], [3, 5], [64, 64], [65, 129], [63, 66], [300, 72]] {
+        check(&bfloat16(shape, Compute::F32, &device), &ROWS, &device);
     }
+}
+
+/// In every storage, by hand and as tensor operations on the same device.
+#[test]
+fn the_plain_body_computes_the_same() {
+    let Some(device) = device() else { return };
+    let shape = [70, 136];
+    let nested = Format { scales: ScaleFormat::Nested, ..NF4 };
+    let cases = [
+        four_bit(shape, NF4, Compute::F32, &device),
+        four_bit(shape, nested, Compute::F32, &device),
+        bfloat16(shape, Compute::F32, &device),
+    ];
+    for (case, side) in cases.iter().flat_map(|case| SIDES.map(|side| (case, side))) {
+        for m in ROWS {
+            let inner = shape[usize::from(side == Side::Forward)];
+            let x = || Tensor::<Wgpu, 2>::from_data(TensorData::new(uniform(3, m * inner), [m, inner]), &device);
+            let plain = plain_frozen_matmul(x(), case.weight.clone(), side);
+            let off = (frozen_matmul(x(), case.weight.clone(), side) - plain).abs().max().into_scalar();
+            // Sums of up to 136 terms below 1.
+            assert!(off <= 136.0 * TOLERANCE, "{:?}, {m} rows, {side:?}: off by {off}", case.weight);
+        }
+    }
+}
+
+fn f16_device() -> Option<WgpuDevice> {
+    let device = device()?;
+    let found = Wgpu::<f32, i32, u32>::computes_in(Compute::F16, &device);
+    if !found {
+        eprintln!("skipped: the adapter has no f16");
+    }
+    found.then_some(device)
+}
+
+fn f16_rounded(value: f32) -> f32 {
+    f16::from_f32(value).to_f32()
 }
 
 #[test]
 fn half_precision_rounds_operands_and_not_sums() {
-    let Some(device) = device() else { return };
-    if !Wgpu::<f32, i32, u32>::computes_in(Compute::F16, &device) {
-        return eprintln!("skipped: the adapter has no f16");
+    let Some(device) = f16_device() else { return };
+    let nested = Format { scales: ScaleFormat::Nested, ..NF4 };
+    for (shape, format) in [([72, 320], NF4), ([65, 129], nested)] {
+        let cases = [four_bit(shape, format, Compute::F16, &device), bfloat16(shape, Compute::F16, &device)];
+        for (case, side) in cases.iter().flat_map(|case| SIDES.map(|side| (case, side))) {
+            for m in [1, 9, 63, 64, 130] {
+                let x = uniform(3, m * shape[usize::from(side == Side::Forward)]);
+                let off = difference(case, &x, m, side, f16_rounded, &device);
+                assert!(off <= TOLERANCE, "{:?} of {shape:?}, {m} rows, {side:?}: off by {off}", case.weight);
+                assert!(difference(case, &x, m, side, |value| value, &device) > TOLERANCE);
+            }
+        }
     }
-    let round = |value| f16::from_f32(value).to_f32();
-    let case = four_bit([72, 320], NF4, Compute::F16, &device);
-    for (side, inner) in [(Side::Forward, 320), (Side::Backward, 72)] {
-        for m in [1, 130] {
-            let x = uniform(3, m * inner);
-            let off = difference(&case, &x, m, side, round, &device);
-            assert!(off <= TOLERANCE, "{m} rows, {side:?}: off by {off}");
-            assert!(difference(&case, &x, m, side, |value| value, &device) > TOLERANCE);
+}
+
+/// More elements than are decoded at a time, on either side.
+#[test]
+fn slices_join_without_a_seam() {
+    let Some(device) = f16_device() else { return };
+    for shape in [[600, 20_000], [20_000, 600]] {
+        let case = four_bit(shape, NF4, Compute::F16, &device);
+        for side in SIDES {
+            let x = uniform(3, 64 * shape[usize::from(side == Side::Forward)]);
+            let off = difference(&case, &x, 64, side, f16_rounded, &device);
+            assert!(off <= TOLERANCE, "{shape:?} {side:?}: off by {off}");
         }
     }
 }

@@ -8,7 +8,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 
-use super::packed::{Packed, PackedArgs, Run};
+use super::packed::{Packed, PackedArgs, Run, rounded};
 use super::{Weight, dtype};
 use crate::frozen::Packing;
 
@@ -101,11 +101,6 @@ pub(super) fn matvec<F: Float, N: Size>(
         col += UNITS * run;
     }
     reduce(&sums, y, rows, m);
-}
-
-#[cube]
-fn rounded<F: Float, N: Size>(values: Vector<f32, N>) -> Vector<f32, N> {
-    Vector::<f32, N>::cast_from(Vector::<F, N>::cast_from(values))
 }
 
 /// Adds the units' sums up pairwise and writes them.

@@ -1,12 +1,17 @@
 //! Backends made with CubeCL (wgpu, CUDA): products with packed weights that never hold a whole dense matrix.
 //!
-//! For a few rows of `x` one kernel reads every packed weight once ([`matvec`]). More rows go through [`slices`]: a part of `W` is
-//! decoded into scratch memory of bounded size, and burn's matrix product multiplies it.
+//! All but one way decode weights as they multiply: [`matvec`] reads every weight once for a few rows of `x`, [`tiled`] takes any
+//! number of them, forward and backward.
+//!
+//! The exception is many rows in half precision: tensor cores then save more than writing decoded weights to memory and
+//! reading them again costs, so [`slices`] decodes a part of `W` at a time and leaves the product to burn. In f32 they have only
+//! TF32 to offer, which would round the operands.
 
 mod matvec;
 mod packed;
 mod slices;
 mod sources;
+mod tiled;
 
 pub use sources::sources;
 
@@ -35,10 +40,13 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> LowRankBac
             return form.assemble::<Self>(floats, ints).plain_product(x, side);
         };
         let weight: Weight<R> = form.assemble(floats, ints);
-        let float = x.dtype;
+        let (m, float) = (x.meta.shape()[0], x.dtype);
         let y = match side {
-            Side::Forward if x.meta.shape()[0] <= matvec::MOST_ROWS => matvec::product(x, &weight, packing),
-            _ => slices::product(x, &weight, packing, side),
+            Side::Forward if m <= matvec::MOST_ROWS => matvec::product(x, &weight, packing),
+            _ if m >= slices::FEWEST_ROWS && packing.compute != Compute::F32 => {
+                slices::product(x, &weight, packing, side)
+            }
+            _ => tiled::product(x, &weight, packing, side),
         };
         cast(y, float)
     }

@@ -125,3 +125,9 @@ fn book_entries<N: Size>(codes: &Array<u32>, book: &Array<f32>, index: usize) ->
     }
     entries
 }
+
+/// An operand as products in `F` take it.
+#[cube]
+pub(crate) fn rounded<F: Float, N: Size>(values: Vector<f32, N>) -> Vector<f32, N> {
+    Vector::<f32, N>::cast_from(Vector::<F, N>::cast_from(values))
+}

@@ -5,8 +5,8 @@ use cubecl::ir::DeviceProperties;
 use cubecl::prelude::*;
 
 use super::packed::{Packed, PackedCompilationArg, Run, ScalesCompilationArg};
-use super::{matvec, slices};
-use crate::Compute;
+use super::{matvec, slices, tiled};
+use crate::{Compute, Side};
 
 const ARRAY: ArrayCompilationArg = ArrayCompilationArg { inplace: None };
 
@@ -45,7 +45,14 @@ fn typed<F: Float, N: Size>(
             let name = name(&format!("matvec{m}"));
             (name.clone(), matvec::<F, N>(&name, weight, m, run, compute, properties))
         });
-        [unpack].into_iter().chain(matvec)
+        let tiled = [Side::Forward, Side::Backward].map(|side| {
+            let [one, four] = [1, 4].map(|of_x| name(&format!("tiled{side:?}{of_x}")));
+            [
+                (one.clone(), tiled::<F, Const<1>, N>(&one, weight, side, [1, run.vector], compute, properties)),
+                (four.clone(), tiled::<F, Const<4>, N>(&four, weight, side, [4, run.vector], compute, properties)),
+            ]
+        });
+        [unpack].into_iter().chain(matvec).chain(tiled.into_iter().flatten())
     });
     kernels.collect()
 }
@@ -89,4 +96,22 @@ fn matvec<F: Float, N: Size>(
     let dtype = super::dtype(compute).into();
     matvec::matvec::expand::<F, N>(&mut builder.scope, run.vector, x, weight, y, rows, cols, m, run.len, 64, dtype);
     builder.build(KernelSettings::default().cube_dim(CubeDim::new_1d(matvec::UNITS as u32)).kernel_name(name))
+}
+
+fn tiled<F: Float, V: Size, N: Size>(
+    name: &str,
+    weight: &PackedCompilationArg,
+    side: Side,
+    [of_x, of_w]: [usize; 2],
+    compute: Compute,
+    properties: &DeviceProperties,
+) -> KernelDefinition {
+    let mut builder = builder(properties);
+    let x = <Array<Vector<f32, V>> as LaunchArg>::expand(&ARRAY, &mut builder);
+    let weight = <Packed as LaunchArg>::expand(weight, &mut builder);
+    let y = <Array<f32> as LaunchArg>::expand_output(&ARRAY, &mut builder);
+    let [m, rows, cols] = std::array::from_fn(|_| <u32 as LaunchArg>::expand(&(), &mut builder));
+    let dtype = super::dtype(compute).into();
+    tiled::tiled::expand::<F, V, N>(&mut builder.scope, of_x, of_w, x, weight, y, m, rows, cols, side, 64, dtype);
+    builder.build(KernelSettings::default().cube_dim(CubeDim::new_1d(tiled::UNITS as u32)).kernel_name(name))
 }
