@@ -113,7 +113,8 @@ pub fn importances_are_taken_once_a_step(runtime: &dyn Runtime) {
             learner.accumulate(batch, &Micro { weight, ..Micro::default() }).unwrap();
         });
         let norm = learner.grad_norm();
-        assert_eq!(learner.grad_norm(), norm, "the orthogonality term enters once");
+        // A GPU may add up in another order each time.
+        assert!((learner.grad_norm() - norm).abs() <= 1e-6 * norm, "the orthogonality term enters once");
         learner.step(1e-2, 1.0);
         learner.state()
     };
