@@ -16,7 +16,7 @@ mod group;
 mod history;
 mod html;
 mod markdown;
-mod metric;
+pub(crate) mod metric;
 mod notes;
 mod pareto;
 mod plan;
@@ -31,13 +31,21 @@ mod write;
 
 use std::path::PathBuf;
 
+#[cfg(feature = "tui")]
+pub(crate) use history::Run;
+#[cfg(feature = "tui")]
+pub(crate) use plan::FILE as PLAN;
 pub use plan::{Mode, Plan, newest};
 pub use summary::Summary;
+#[cfg(feature = "tui")]
+pub(crate) use summary::{Setting, Variant};
+#[cfg(feature = "tui")]
+pub(crate) use verdict::Word;
 pub use write::{Pictures, default_out};
 
 use crate::{Error, Result};
 use figure::{Against, Cost, Figure};
-use group::Group;
+pub(crate) use group::Group;
 
 /// Runs side by side, read and counted.
 #[derive(Clone, Debug)]

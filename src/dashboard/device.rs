@@ -6,13 +6,16 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 use serde_json::Value;
 
-use super::board::Run;
+use super::run::Run;
 use super::{Dashboard, glyphs};
 use crate::events::{Step, units};
 
 pub fn title(d: &Dashboard) -> String {
-    let device = d.run().and_then(|run| run.start.as_ref()).map(|start| crate::events::printable(&start.device));
-    device.map_or("device".into(), |device| format!("device · {device}"))
+    let Some(run) = d.run() else { return "device".into() };
+    let device = run.history.start.as_ref().map(|start| start.device.as_str());
+    let whose = (d.board().variants.len() > 1).then_some(run.name.as_str());
+    let parts = ["device"].into_iter().chain(device).chain(whose);
+    crate::events::printable(&parts.collect::<Vec<_>>().join(" · "))
 }
 
 /// The whole panel.
@@ -60,14 +63,14 @@ type Row = (&'static str, Vec<Span<'static>>);
 
 /// Against the predicted peak, or the measured one where that is higher.
 fn memory(d: &Dashboard, run: &Run, step: &Step, width: usize) -> Row {
-    let predicted = run.start.as_ref().map_or(0, |start| start.memory.peak);
+    let predicted = run.history.start.as_ref().map_or(0, |start| start.memory.peak);
     let top = predicted.max(step.peak_mem_bytes).max(1);
     let bar = glyphs::bar(step.mem_bytes as f64 / top as f64, width);
     ("memory", framed(d, bar, format!("{:>8}", units::bytes(step.mem_bytes))))
 }
 
 fn peak(d: &Dashboard, run: &Run, step: &Step) -> Row {
-    let predicted = run.start.as_ref().map(|start| start.memory.peak).filter(|&peak| peak > 0);
+    let predicted = run.history.start.as_ref().map(|start| start.memory.peak).filter(|&peak| peak > 0);
     let predicted = predicted.map(|peak| format!(" of {} predicted", units::bytes(peak))).unwrap_or_default();
     let measured = Span::raw(format!(" {}", units::bytes(step.peak_mem_bytes)));
     ("peak", vec![measured, Span::styled(predicted, d.theme.dim())])

@@ -74,9 +74,16 @@ impl Contest {
         Ok(contest)
     }
 
-    /// Runs of all variants with all seeds.
-    pub fn runs(&self) -> usize {
-        self.comparison.variants.len() * self.comparison.compare.seeds
+    /// What runs, in the order in which it does.
+    pub fn plan(&self) -> Plan {
+        let CompareRecipe { name, compare, variants } = &self.comparison;
+        Plan {
+            name: name.clone(),
+            reference: self.comparison.reference().to_string(),
+            mode: compare.mode,
+            seeds: (0..compare.seeds).map(|round| seed(&variants[0].resolved, round)).collect(),
+            variants: variants.iter().map(|variant| variant.name.clone()).collect(),
+        }
     }
 
     /// Every variant with its seed of this round; model and data are opened once.
@@ -133,14 +140,7 @@ impl Contest {
 
     /// What is written already stays part of the comparison.
     fn write_plan(&self, place: &Place) -> Result<()> {
-        let CompareRecipe { name, compare, variants } = &self.comparison;
-        let mut plan = Plan {
-            name: name.clone(),
-            reference: self.comparison.reference().to_string(),
-            mode: compare.mode,
-            seeds: (0..compare.seeds).map(|round| seed(&variants[0].resolved, round)).collect(),
-            variants: variants.iter().map(|variant| variant.name.clone()).collect(),
-        };
+        let mut plan = self.plan();
         if place.again {
             plan = plan.after(Plan::read(&place.dir)?);
         }
