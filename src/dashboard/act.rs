@@ -94,7 +94,7 @@ impl Dashboard {
         let at = |panel| PANELS.iter().position(|&p| p == panel).unwrap_or(0);
         loop {
             self.focus = PANELS[(at(self.focus) + by) % PANELS.len()];
-            if self.focus != Panel::Modules || self.modules().is_some() {
+            if self.focus != Panel::Modules || self.has_map() {
                 break;
             }
         }

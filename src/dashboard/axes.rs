@@ -34,7 +34,9 @@ pub fn draw(d: &Dashboard, x: [f64; 2], y: [f64; 2], area: Rect, buf: &mut Buffe
     }
     buf.set_string(axis_x, axis_y, format!("└{}", "─".repeat(plot.width as usize)), d.theme.border());
     let mut free = area.x;
-    for value in ticks::linear(x[0], x[1], usize::from(plot.width / 12)) {
+    // There is no half step.
+    let whole = |value: &f64| d.axis == Axis::Time || value.fract() == 0.0;
+    for value in ticks::linear(x[0], x[1], usize::from(plot.width / 12)).into_iter().filter(whole) {
         let text = if d.axis == Axis::Time { units::clock(value) } else { units::short(value) };
         let column = plot.x + dot(value, x, plot.width, 2);
         let start = column.saturating_sub(text.len() as u16 / 2).min(area.right().saturating_sub(text.len() as u16));

@@ -1,5 +1,6 @@
 //! What the records so far amount to.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 
 use super::place::{Part, place};
@@ -19,8 +20,8 @@ pub struct Board {
     pub variants: Vec<Variant>,
     pub runs: Vec<Run>,
     pub log: VecDeque<Entry>,
-    /// What the report would say of the runs that have ended.
-    pub summary: Option<Summary>,
+    /// What the report would say of the runs that have ended; counted when it is asked for.
+    summary: OnceCell<Option<Summary>>,
     /// The run that was heard of last.
     pub newest: Option<usize>,
 }
@@ -59,10 +60,11 @@ impl Board {
             self.enter(Entry { run: Some(index), t: record.t, line });
         }
         self.runs[index].record(record);
-        match record.event {
-            Event::RunEnded { .. } if self.runs[index].part == Part::Pilot => self.forget(index),
-            Event::RunEnded { .. } | Event::RunStarted(_) => self.summary = self.summarise(),
-            _ => {}
+        if matches!(record.event, Event::RunEnded { .. } | Event::RunStarted(_)) {
+            self.summary.take();
+        }
+        if matches!(record.event, Event::RunEnded { .. }) && self.runs[index].part == Part::Pilot {
+            self.forget(index);
         }
     }
 
@@ -106,6 +108,10 @@ impl Board {
         let (name, variant) = (name.clone(), *variant);
         self.variants[variant].runs.retain(|&run| run != index);
         self.runs[index] = Run::new(&name, variant, Part::Pilot);
+    }
+
+    pub fn summary(&self) -> Option<&Summary> {
+        self.summary.get_or_init(|| self.summarise()).as_ref()
     }
 
     fn summarise(&self) -> Option<Summary> {

@@ -14,6 +14,9 @@ use super::{Axis, Dashboard};
 use super::{glyphs, theme::Theme};
 use crate::plot::curve::{Point, thin};
 
+/// Variants that the legend names; it would cover the curves of more, and the table has them all.
+const MOST_NAMES: usize = 5;
+
 /// What the chart is set to, for its title.
 pub fn setting(d: &Dashboard) -> String {
     let smoothing = if d.beta() > 0.0 { format!("EMA {}", d.beta()) } else { "raw".into() };
@@ -160,12 +163,16 @@ fn legend(d: &Dashboard, plot: Rect, buf: &mut Buffer) {
     let name = |variant: usize| board.variants[variant].name.as_str();
     let width = shown.iter().map(|&variant| name(variant).chars().count()).max().unwrap_or(0).min(18);
     let full = width as u16 + 14;
-    if plot.width < 2 * full || shown.len() as u16 + 2 > plot.height {
+    if plot.width < 2 * full || shown.len() > MOST_NAMES || shown.len() as u16 + 2 > plot.height {
         return;
     }
     for (row, &variant) in shown.iter().enumerate() {
         let newest = |run: &Run| run.smoothed(d.beta()).into_iter().rfind(|loss| loss.is_finite());
-        let loss = d.main(variant).and_then(newest).map_or_else(|| "     -".into(), |loss| format!("{loss:6.3}"));
+        let loss = d
+            .main(variant)
+            .filter(|run| !run.is_lost())
+            .and_then(newest)
+            .map_or_else(|| "     -".into(), |loss| format!("{loss:6.3}"));
         let text: String = name(variant).chars().take(width).collect();
         let style = if variant == d.selected { d.theme.strong() } else { d.theme.dim() };
         let line = Line::from(vec![

@@ -16,15 +16,22 @@ pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
         left.push_span(Span::styled("  waiting for the first event", d.theme.dim()));
         return left.render(area, buf);
     }
-    let (name, about) = subject(d);
+    let (name, mut about) = subject(d);
     let right = status(d, area.width);
     let room = area.width.saturating_sub(right.width() as u16);
-    // What little room there is goes to the name.
-    if usize::from(room) > name.chars().count() + 22 {
-        left.push_span(Span::raw(format!(" {}", verb(d))));
+    // What little room there is goes to the name, then to the last of what is about it, then to the verb.
+    let verb = format!(" {}", verb(d));
+    let mut free = usize::from(room).saturating_sub(left.width() + name.chars().count() + 3);
+    let last = about.last().map_or(0, |part| part.chars().count() + 3);
+    if free >= verb.len() + last {
+        free -= verb.len();
+        left.push_span(Span::raw(verb));
+    }
+    while about.iter().map(|part| part.chars().count() + 3).sum::<usize>() > free {
+        about.remove(0);
     }
     left.push_span(Span::styled(format!("  {name}"), d.theme.strong()));
-    left.push_span(Span::styled(about, d.theme.dim()));
+    left.spans.extend(about.iter().map(|part| Span::styled(format!(" · {part}"), d.theme.dim())));
     left.render(Rect { width: room.saturating_sub(1), ..area }, buf);
     right.right_aligned().render(area, buf);
 }
@@ -38,7 +45,7 @@ fn verb(d: &Dashboard) -> &'static str {
 }
 
 /// What is trained; on what, and where.
-fn subject(d: &Dashboard) -> (String, String) {
+fn subject(d: &Dashboard) -> (String, Vec<String>) {
     let board = d.board();
     let run = d.run().or_else(|| board.runs.first());
     let device = run.and_then(|run| run.history.start.as_ref()).map(|start| start.device.clone());
@@ -54,8 +61,8 @@ fn subject(d: &Dashboard) -> (String, String) {
             (name, vec![text("/model/path"), text("/data/train"), device])
         }
     };
-    let about: String = parts.into_iter().flatten().map(|part| format!(" · {part}")).collect();
-    (crate::events::printable(&name), crate::events::printable(&about))
+    let about = parts.into_iter().flatten().map(|part| crate::events::printable(&part));
+    (crate::events::printable(&name), about.collect())
 }
 
 /// `step 40/60 ▕████▌  ▏  62%  00:01:12  eta 00:02:10`, shorter where there is less room.
@@ -79,7 +86,10 @@ fn status(d: &Dashboard, width: u16) -> Line<'static> {
     line.push_span(Span::raw(format!("{label}{done}/{all} ")));
     if width >= 80 {
         line.push_span(Span::styled("▕", d.theme.border()));
-        line.push_span(Span::styled(glyphs::bar(share, usize::from(width / 10).min(12)), d.theme.run(0)));
+        line.push_span(Span::styled(
+            glyphs::bar(share, usize::from(width / 10).saturating_sub(3).min(12)),
+            d.theme.run(0),
+        ));
         line.push_span(Span::styled("▏", d.theme.border()));
     }
     line.push_span(Span::styled(format!("{:>4.0}% ", 100.0 * share), d.theme.strong()));

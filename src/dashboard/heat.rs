@@ -96,7 +96,9 @@ impl Grid {
 
 pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
     let Some(modules) = d.modules() else {
-        return Line::styled("this run reports neither ranks nor norms", d.theme.dim()).centered().render(area, buf);
+        let so_far = if d.run().is_some_and(|run| run.ended().is_some()) { "" } else { " so far" };
+        let text = format!("neither ranks nor norms{so_far}");
+        return Line::styled(text, d.theme.dim()).centered().render(area, buf);
     };
     let (grid, top) = (Grid::of(modules, area.width), highest(modules));
     let mut rows = area.top()..area.bottom();

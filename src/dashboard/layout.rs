@@ -32,7 +32,7 @@ fn large(d: &Dashboard, area: Rect, buf: &mut Buffer) {
     let [left, right] = Layout::horizontal([Constraint::Fill(1), side(area.width)]).areas(top);
     let split = Layout::vertical([Constraint::Fill(1), Constraint::Length(MIDDLE)]);
     let [table, machine] = split.areas(right);
-    if d.modules().is_some() {
+    if d.has_map() {
         let [curves, map] = split.areas(left);
         panel(d, Panel::Loss, curves, buf);
         panel(d, Panel::Modules, map, buf);
@@ -66,9 +66,11 @@ fn panel(d: &Dashboard, panel: Panel, area: Rect, buf: &mut Buffer) {
     for title in titles(d, panel) {
         block = block.title(title);
     }
-    if panel == Panel::Modules {
-        block = block.title_bottom(heat::legend(d, area.width.saturating_sub(2)).right_aligned());
-    }
+    block = match panel {
+        Panel::Modules => block.title_bottom(heat::legend(d, area.width.saturating_sub(2)).right_aligned()),
+        Panel::Runs => block.title_bottom(table::seeds(d)),
+        _ => block,
+    };
     let inner = block.inner(area);
     block.render(area, buf);
     match panel {

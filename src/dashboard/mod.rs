@@ -224,6 +224,11 @@ impl Dashboard {
         first.as_ref().or(second.as_ref()).filter(|modules| !modules.cells.is_empty())
     }
 
+    /// Whether there is a map, or may be.
+    fn has_map(&self) -> bool {
+        self.board().plan.is_some() || self.modules().is_some()
+    }
+
     fn beta(&self) -> f64 {
         SMOOTHING[self.smoothing]
     }

@@ -35,19 +35,11 @@ impl Board {
 
     fn told(&self, variant: usize) -> Option<&compare::Variant> {
         let name = &self.variants.get(variant)?.name;
-        self.summary.as_ref()?.variants.iter().find(|told| told.name == *name)
-    }
-
-    /// What may be said of all variants and of this one.
-    pub fn words(&self, variant: usize) -> Vec<String> {
-        if self.variants.len() < 2 {
-            return Vec::new();
-        }
-        [self.lead(), self.spread(), self.verdict(variant)].into_iter().flatten().collect()
+        self.summary()?.variants.iter().find(|told| told.name == *name)
     }
 
     /// `adalora is 0.6% below lora on eval`: the best, or the next best if that is the reference.
-    fn lead(&self) -> Option<String> {
+    pub fn lead(&self) -> Option<String> {
         let reference = self.variants.iter().position(|variant| variant.name == self.reference())?;
         let other = *self.order().iter().find(|&&variant| variant != reference)?;
         let (loss, of, clear) = self.apart(other, reference)?;
@@ -55,9 +47,13 @@ impl Board {
         if !percent.is_finite() {
             return None;
         }
-        let where_ = if percent < 0.0 { "below" } else { "above" };
-        let (name, told) = (&self.variants[other].name, if clear { "" } else { ", not told apart" });
-        Some(format!("{name} is {:.1}% {where_} {} on eval{told}", percent.abs(), self.reference()))
+        let (name, reference, apart) = (&self.variants[other].name, self.reference(), percent.abs());
+        if apart < 0.05 {
+            return Some(format!("{name} is level with {reference} on eval"));
+        }
+        let direction = if percent < 0.0 { "below" } else { "above" };
+        let told = if clear { "" } else { ", not told apart" };
+        Some(format!("{name} is {apart:.1}% {direction} {reference} on eval{told}"))
     }
 
     /// Losses of both, seed by seed where runs have finished, else at the newest step that both were evaluated at; and whether zero
@@ -77,21 +73,23 @@ impl Board {
     }
 
     /// The report's verdict, where its seeds allow one.
-    fn verdict(&self, variant: usize) -> Option<String> {
+    pub fn verdict(&self, variant: usize) -> Option<String> {
         let verdict = &self.told(variant)?.verdict;
         let ranked = matches!(verdict.word, Word::Better | Word::Worse | Word::NotToldApart | Word::Diverged);
-        let metric = metric::label(&self.summary.as_ref()?.metric);
+        let metric = metric::label(&self.summary()?.metric);
         let name = &self.variants[variant].name;
         ranked.then(|| format!("{name} by {metric}: {}", verdict.text))
     }
 
     /// How many seeds the numbers are of.
-    fn spread(&self) -> Option<String> {
-        self.newest?;
+    pub fn spread(&self) -> Option<String> {
+        if self.variants.len() < 2 || !(0..self.variants.len()).any(|variant| self.score(variant).is_some()) {
+            return None;
+        }
         let seeds = |variant| self.told(variant)?.metrics.values().map(|estimate| estimate.values.len()).max();
         Some(match (0..self.variants.len()).filter_map(seeds).max().unwrap_or(0) {
             0 | 1 => "1 seed each: spread unknown".into(),
-            n => format!("± is the standard deviation of {n} seeds"),
+            n => format!("± standard deviation of {n} seeds"),
         })
     }
 }

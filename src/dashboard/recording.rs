@@ -70,7 +70,7 @@ fn rank_budget(record: &mut Record) {
     let run = record.run.clone();
     match &mut record.event {
         Event::RunStarted(start) => {
-            start.plan["adapter"] = json!({"adalora": {"init_rank": 12, "target_rank": 6, "final_steps": 60}});
+            start.plan["adapter"] = json!({"adalora": {"init_rank": 12, "target_rank": 3, "final_steps": 60}});
         }
         Event::Norms { step, .. } => {
             let event = ranks(&run, 12 - *step / 25, *step).event;

@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 use super::facts::facts;
 use super::run::Run;
 use super::{Dashboard, glyphs};
+use crate::compare::metric;
 use crate::events::units;
 
 /// A row's variant, and the run that stands for it.
@@ -28,12 +29,15 @@ const fn column(title: &'static str, width: usize, cell: fn(Row) -> Option<Strin
     Column { title, width, cell }
 }
 
+/// Stands for the name of the task's own metric.
+const TASK: &str = "task";
+
 /// Most wanted first.
 const COLUMNS: [Column; 7] = [
     column("loss", 7, |row| row.run.last.as_ref().map(|step| loss(step.loss))),
     column("eval", 7, |row| row.d.board().score(row.variant).map(|score| loss(score.loss))),
     column("±", 6, |row| row.d.board().score(row.variant)?.sd.map(spread)),
-    column("exact", 6, |row| row.run.metric("exact_match").map(|share| format!("{:.0}%", share * 100.0))),
+    column(TASK, 6, |row| row.run.metric(&task(row.d)?).map(score)),
     column("trains", 7, |row| {
         let start = row.run.history.start.as_ref()?;
         Some(format!("{:.2}%", 100.0 * start.params_trainable as f64 / start.params_total.max(1) as f64))
@@ -41,6 +45,16 @@ const COLUMNS: [Column; 7] = [
     column("tok/s", 6, |row| row.run.speed().map(units::short)),
     column("peak", 9, peak),
 ];
+
+/// The first metric that is neither a loss nor made of one.
+fn task(d: &Dashboard) -> Option<String> {
+    let evals = d.board().runs.iter().filter_map(|run| run.history.evals.last());
+    evals.flat_map(|eval| eval.metrics.keys()).find(|name| metric::is_task(name)).cloned()
+}
+
+fn score(value: f64) -> String {
+    if (0.0..=1.0).contains(&value) { format!("{:.0}%", value * 100.0) } else { units::short(value) }
+}
 
 fn loss(loss: f64) -> String {
     if loss.abs() < 100.0 { format!("{loss:.3}") } else { units::short(loss) }
@@ -66,21 +80,23 @@ pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
     let name = board.variants.iter().map(|v| v.name.chars().count()).max().unwrap_or(0).clamp(4, 16);
     let columns = columns(d, usize::from(area.width).saturating_sub(name + 4));
     let mut head = format!("    {:<name$}", "");
-    columns.iter().for_each(|column| head += &format!("{:>w$}", column.title, w = column.width));
-    let below = below(d, usize::from(area.width).saturating_sub(2));
-    // The table may cover all but the words; where it is longer still, it follows the selected row.
-    let words = below.iter().position(|line| line.width() == 0).unwrap_or(below.len());
+    let task: String = task(d).unwrap_or_default().split('_').next().unwrap_or_default().chars().take(5).collect();
+    for Column { title, width, .. } in &columns {
+        head += &format!("{:>width$}", if *title == TASK { &task } else { *title });
+    }
+    let said = words(d, d.board().lead(), usize::from(area.width).saturating_sub(1));
+    // The table may cover all but the first words; where it is longer still, it follows the selected row.
     let height = usize::from(area.height).saturating_sub(1);
-    let room =
-        if order.len() + words <= height { order.len() } else { height.saturating_sub(words).max(height.min(3)) };
+    let room = order.len().min(height.saturating_sub(said.len()).max(height.min(3)));
     let at = order.iter().position(|&variant| variant == d.selected).unwrap_or(0);
     let first = (at + 1).saturating_sub(room).min(order.len().saturating_sub(room));
     let mut lines = vec![Line::styled(head, d.theme.dim())];
     lines.extend(order.iter().skip(first).take(room).map(|&variant| row(d, variant, name, &columns)));
-    if lines.len() + 1 + words <= usize::from(area.height) {
+    if lines.len() + 1 + said.len() <= usize::from(area.height) {
         lines.push(Line::default());
     }
-    lines.extend(below);
+    lines.extend(said);
+    lines.extend(below(d, usize::from(area.width).saturating_sub(1)));
     for (y, line) in (area.top()..area.bottom()).zip(&lines) {
         buf.set_line(area.x, y, line, area.width);
     }
@@ -106,7 +122,7 @@ fn row(d: &Dashboard, variant: usize, name: usize, columns: &[&Column]) -> Line<
         return line;
     };
     if run.is_lost() {
-        line.push_span(Span::styled(format!("  {}", run.history.standing()), d.theme.warn()));
+        line.push_span(Span::styled(format!(" {}", run.history.standing()), d.theme.warn()));
         return line;
     }
     let lost = board.of(&board.variants[variant]).any(Run::is_lost);
@@ -152,16 +168,26 @@ fn columns(d: &Dashboard, mut room: usize) -> Vec<&'static Column> {
     COLUMNS.iter().filter(filled).filter(fits).collect()
 }
 
-/// Words about all, then, after an empty line, facts about the selected variant.
+/// The verdict on the selected variant, and after an empty line facts about it.
 fn below(d: &Dashboard, width: usize) -> Vec<Line<'static>> {
-    let words = d.board().words(d.selected).into_iter().flat_map(|text| wrapped(&text, width));
-    let mut lines: Vec<_> = words.map(|text| Line::styled(format!(" {text}"), d.theme.words())).collect();
-    if !lines.is_empty() {
+    let mut lines = words(d, d.board().verdict(d.selected), width);
+    let fact = |(label, text)| Line::from(vec![Span::styled(format!(" {label:<8}"), d.theme.dim()), Span::raw(text)]);
+    if d.board().variants.len() > 1 {
         lines.push(Line::default());
     }
-    let fact = |(label, text)| Line::from(vec![Span::styled(format!(" {label:<8}"), d.theme.dim()), Span::raw(text)]);
     lines.extend(d.run().into_iter().flat_map(facts).map(fact));
     lines
+}
+
+/// How many seeds the numbers are of, for the panel's lower edge.
+pub fn seeds(d: &Dashboard) -> Line<'static> {
+    let text = d.board().spread().map_or_else(String::new, |text| format!(" {text} "));
+    Line::styled(text, d.theme.dim())
+}
+
+fn words(d: &Dashboard, text: Option<String>, width: usize) -> Vec<Line<'static>> {
+    let lines = text.into_iter().flat_map(|text| wrapped(&text, width));
+    lines.map(|line| Line::styled(format!(" {line}"), d.theme.words())).collect()
 }
 
 /// Lines of whole words.

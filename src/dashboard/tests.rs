@@ -47,6 +47,7 @@ fn press(dashboard: &mut Dashboard, keys: &str) -> Vec<Effect> {
         '\n' => KeyCode::Enter,
         '\x1b' => KeyCode::Esc,
         '→' => KeyCode::Right,
+        '←' => KeyCode::Left,
         '^' => KeyCode::Up,
         c => KeyCode::Char(c),
     };
