@@ -38,6 +38,7 @@ pub struct Variant {
 pub struct Entry {
     /// None for what the dashboard says itself.
     pub run: Option<usize>,
+    /// Of the clock of all runs.
     pub t: f64,
     pub line: Line,
 }
@@ -56,10 +57,10 @@ impl Board {
             let kept = |entry: &Entry| entry.line.step.is_some_and(|step| step <= start.resumed_from);
             self.log.retain(|entry| entry.run != Some(index) || kept(entry));
         }
-        if let Some(line) = Line::of(&record.event).filter(|line| !matches!(line.kind, Kind::Step | Kind::Pilot)) {
-            self.enter(Entry { run: Some(index), t: record.t, line });
-        }
         self.runs[index].record(record);
+        if let Some(line) = Line::of(&record.event).filter(|line| !matches!(line.kind, Kind::Step | Kind::Pilot)) {
+            self.enter(Entry { run: Some(index), t: self.elapsed(), line });
+        }
         if matches!(record.event, Event::RunEnded { .. } | Event::RunStarted(_)) {
             self.summary.take();
         }

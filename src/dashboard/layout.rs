@@ -63,7 +63,7 @@ fn side(width: u16) -> Constraint {
 fn panel(d: &Dashboard, panel: Panel, area: Rect, buf: &mut Buffer) {
     let border = if d.focus == panel { d.theme.accent() } else { d.theme.border() };
     let mut block = Block::bordered().border_type(BorderType::Rounded).border_style(border);
-    for title in titles(d, panel) {
+    for title in titles(d, panel, usize::from(area.width)) {
         block = block.title(title);
     }
     block = match panel {
@@ -83,7 +83,7 @@ fn panel(d: &Dashboard, panel: Panel, area: Rect, buf: &mut Buffer) {
 }
 
 /// Name on the left, what it is set to on the right.
-fn titles(d: &Dashboard, panel: Panel) -> Vec<Line<'static>> {
+fn titles(d: &Dashboard, panel: Panel, width: usize) -> Vec<Line<'static>> {
     let dim = |text: String| Line::styled(text, d.theme.dim());
     let (name, setting) = match panel {
         Panel::Loss => ("loss".to_string(), dim(chart::setting(d))),
@@ -93,6 +93,7 @@ fn titles(d: &Dashboard, panel: Panel) -> Vec<Line<'static>> {
         Panel::Device => (device::title(d), Line::default()),
         Panel::Log => ("log".into(), dim(log::setting(d))),
     };
+    let name: String = name.chars().take(width.saturating_sub(setting.width() + 7)).collect();
     let name = Line::from(vec![Span::raw(" "), Span::styled(name, d.theme.title()), Span::raw(" ")]);
     let mut titles = vec![name.left_aligned()];
     if setting.width() > 0 {

@@ -184,7 +184,11 @@ impl Dashboard {
             Update::Tick(seconds) if self.mode == Mode::Watch => self.replay.tick(self.live.plan.as_ref(), seconds),
             Update::Tick(seconds) => self.live.tick(seconds),
             Update::Resize => {}
-            Update::Note(text) => self.live.note(text),
+            Update::Note(text) => {
+                let shown = self.replay.board_mut().or(self.frozen.as_mut());
+                shown.into_iter().for_each(|board| board.note(text.clone()));
+                self.live.note(text);
+            }
         }
         None
     }

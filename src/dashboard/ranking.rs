@@ -81,13 +81,13 @@ impl Board {
         ranked.then(|| format!("{name} by {metric}: {}", verdict.text))
     }
 
-    /// How many seeds the numbers are of.
+    /// How many seeds the numbers are of, at least.
     pub fn spread(&self) -> Option<String> {
         if self.variants.len() < 2 || !(0..self.variants.len()).any(|variant| self.score(variant).is_some()) {
             return None;
         }
         let seeds = |variant| self.told(variant)?.metrics.values().map(|estimate| estimate.values.len()).max();
-        Some(match (0..self.variants.len()).filter_map(seeds).max().unwrap_or(0) {
+        Some(match (0..self.variants.len()).filter_map(seeds).min().unwrap_or(0) {
             0 | 1 => "1 seed each: spread unknown".into(),
             n => format!("± standard deviation of {n} seeds"),
         })

@@ -51,6 +51,10 @@ impl Replay {
         self.position.as_ref().map(|position| &position.board)
     }
 
+    pub fn board_mut(&mut self) -> Option<&mut Board> {
+        self.position.as_mut().map(|position| &mut position.board)
+    }
+
     pub fn is_playing(&self) -> bool {
         self.position.as_ref().is_some_and(|position| position.playing)
     }

@@ -103,13 +103,16 @@ impl Source {
     }
 }
 
-/// Of several runs, by turn and then by their clocks; those of one run stay in their order.
+/// Of several runs, by turn and then by their clocks; those of one run stay in their order. First records come first, so that runs
+/// are met in the order in which they are named.
 fn in_order(runs: Vec<(usize, Vec<Record>)>) -> Vec<Record> {
     let mut all = Vec::new();
     for (turn, records) in runs {
         let mut latest = 0.0f64;
-        for record in records {
-            latest = latest.max(record.t);
+        for (index, record) in records.into_iter().enumerate() {
+            if index > 0 {
+                latest = latest.max(record.t);
+            }
             all.push((turn, latest, record));
         }
     }
@@ -180,6 +183,8 @@ mod tests {
         assert_eq!(scene, Scene { plan: None, dir: root.path().into() });
         let named = |list: &[(&str, f64)]| list.iter().map(|(run, t)| (run.to_string(), *t)).collect::<Vec<_>>();
         assert_eq!(heard(&mut sources), named(&[("a/seed-0", 1.0), ("b/seed-0", 2.0), ("a/seed-0", 3.0)]));
+        let (_, mut sources) = open(&[root.path().join("b"), root.path().join("a")]).unwrap();
+        assert_eq!(heard(&mut sources), named(&[("b/seed-0", 2.0), ("a/seed-0", 1.0), ("a/seed-0", 3.0)]));
         let (_, mut sources) = open(&[root.path().join("a").join("seed-0").join(FILE)]).unwrap();
         assert_eq!(heard(&mut sources), named(&[("x", 1.0), ("x", 3.0)]));
         put(root.path(), "a/seed-1", &[1.0]);

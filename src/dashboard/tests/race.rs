@@ -12,7 +12,7 @@ fn race(mode: Mode, last: usize) -> Dashboard {
     dashboard
 }
 
-/// Names in the order of the table, with what stands behind them.
+/// Names in the order of the table.
 fn rows(dashboard: &Dashboard) -> Vec<String> {
     let board = dashboard.board();
     board.order().into_iter().map(|variant| board.variants[variant].name.clone()).collect()
@@ -118,6 +118,8 @@ fn a_watched_race_replays_to_the_frames_that_it_drew() {
     press(&mut watched, "P");
     assert_eq!(watched.board().elapsed(), 66.0);
     assert_eq!(body(&frame(&watched, 100, 29)), body(&live));
+    watched.apply(Update::Note("written".into()));
+    assert!(frame(&watched, 100, 30).contains("written"));
     press(&mut watched, "<.,");
     assert!(watched.board().elapsed() < 59.0, "{}", watched.board().elapsed());
     let code = |code| Update::Key(KeyEvent::from(code));
