@@ -97,10 +97,12 @@ fn curves(d: &Dashboard, run: &Run, main: bool, width: u16) -> Curves {
 }
 
 impl Curves {
-    /// Leaves out what is not in the range.
-    fn cut(&mut self, [low, high]: [f64; 2]) {
-        let kept = |point: &(f64, f64)| (low..=high).contains(&point.0);
-        [&mut self.raw, &mut self.smooth, &mut self.evals].into_iter().for_each(|curve| curve.retain(kept));
+    /// Leaves out what is older than the range, but for the point from which the line comes in.
+    fn cut(&mut self, [low, _]: [f64; 2]) {
+        for curve in [&mut self.raw, &mut self.smooth] {
+            curve.drain(..curve.partition_point(|point| point.0 < low).saturating_sub(1));
+        }
+        self.evals.retain(|point| point.0 >= low);
     }
 }
 

@@ -51,6 +51,9 @@ impl Board {
         if apart < 0.05 {
             return Some(format!("{name} is level with {reference} on eval"));
         }
+        if percent > 100.0 {
+            return Some(format!("{name} is {:.1} times {reference} on eval", loss / of));
+        }
         let direction = if percent < 0.0 { "below" } else { "above" };
         let told = if clear { "" } else { ", not told apart" };
         Some(format!("{name} is {apart:.1}% {direction} {reference} on eval{told}"))

@@ -87,17 +87,19 @@ fn frames_without_a_heat_map_and_with_popups() {
 
 #[test]
 fn every_size_can_be_drawn() {
-    let mut dashboards = [recorded(), replayed(Mode::Watch, Theme::Mono, &several())];
+    let mut dashboards = [recorded(), replayed(Mode::Watch, Theme::Mono, &several()), race::race(Mode::Watch, 120)];
     dashboards[1].log_scale = true;
     let empty = Dashboard::new(Mode::Train, Theme::Color, Scene::default());
     for (width, height) in (1..=130).flat_map(|w| [1, 2, 3, 5, 9, 15, 16, 17, 24, 31].map(|h| (w, h))) {
-        frame(&dashboards[width as usize % 2], width, height);
+        frame(&dashboards[width as usize % 3], width, height);
         frame(&empty, width, height);
     }
-    for keys in ["\t", "\t", "f", "\t", "\t", "f", "?", "\x1bq"] {
+    for keys in ["\t", "\t", "f", "\t", "n", "\t", "<", "f", "?", "\x1bq"] {
         press(&mut dashboards[0], keys);
+        press(&mut dashboards[2], keys);
         for size in 1..=60 {
             frame(&dashboards[0], size, 1 + size / 3);
+            frame(&dashboards[2], size, 1 + size / 3);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::compare::Mode as How;
 
-fn race(mode: Mode, last: usize) -> Dashboard {
+pub fn race(mode: Mode, last: usize) -> Dashboard {
     let scene = Scene { plan: Some(recording::plan()), dir: PathBuf::new() };
     let mut dashboard = Dashboard::new(mode, Theme::Color, scene);
     for record in recording::race(last) {
