@@ -9,6 +9,8 @@ macro_rules! shipped {
 /// `NAME` is the file `recipes/NAME.toml`.
 pub const SHIPPED: Shipped = shipped![
     "tiny/all",
+    "tiny/ranks",
+    "tiny/quant",
     "tiny/lora",
     "tiny/qlora",
     "tiny/adalora",
@@ -30,15 +32,30 @@ pub const SHIPPED: Shipped = shipped![
 mod tests {
     use super::*;
 
+    fn resolves_again(recipe: &lowrank::recipe::Recipe) {
+        assert_eq!(&lowrank::recipe::parse(&recipe.to_toml().unwrap()).unwrap(), recipe);
+    }
+
     #[test]
     fn every_shipped_recipe_resolves_and_opens_with_its_run_command() {
         for name in SHIPPED.names() {
-            let recipe = SHIPPED.load(name, &[]).unwrap_or_else(|error| panic!("{name}: {error}")).recipe;
-            assert_eq!(lowrank::recipe::parse(&recipe.to_toml().unwrap()).unwrap(), recipe);
             let text = SHIPPED.text(name).unwrap();
+            let mut commands = Vec::new();
+            if SHIPPED.compares(name) {
+                let comparison = SHIPPED.load_comparison(name, &[]).unwrap_or_else(|error| panic!("{name}: {error}"));
+                comparison.variants.iter().for_each(|variant| resolves_again(&variant.resolved.recipe));
+                commands.push("compare");
+            }
+            if !text.contains("extends =") {
+                resolves_again(&SHIPPED.load(name, &[]).unwrap_or_else(|error| panic!("{name}: {error}")).recipe);
+                commands.push("train");
+            }
             let header: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
             assert!(SHIPPED.summary(name).len() > 20, "{name}");
-            assert!(header.iter().any(|line| line.ends_with(&format!("lowrank train {name}"))), "{name}: {header:#?}");
+            for command in commands {
+                let command = format!("lowrank {command} {name}");
+                assert!(header.iter().any(|line| line.ends_with(&command)), "{name}: {header:#?}");
+            }
             assert!(header.iter().any(|line| line.contains("--set")), "{name}: {header:#?}");
         }
     }

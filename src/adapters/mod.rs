@@ -24,6 +24,7 @@ mod modules;
 pub mod peft;
 mod pilot;
 pub mod random;
+mod rank;
 mod stacked;
 mod table;
 mod targets;

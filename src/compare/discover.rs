@@ -92,7 +92,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         ["b/seed-0", "a/seed-0", "b/seed-1", "stray/seed-0"].iter().for_each(|run| touch(root.path(), run));
         let variants = vec!["b".into(), "a".into()];
-        let plan = Plan { name: "n".into(), reference: "b".into(), mode: Mode::Race, seeds: vec![0, 1], variants };
+        let plan = Plan { seeds: vec![0, 1], variants, ..Plan::new("n", "b", Mode::Race) };
         plan.write(root.path()).unwrap();
         let found = discover(&[root.path().into()]).unwrap();
         let runs: Vec<_> = found.sources.iter().map(|s| (s.variant.as_str(), s.seed)).collect();

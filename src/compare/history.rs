@@ -1,6 +1,6 @@
 //! One run, as its `metrics.jsonl` tells it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 
@@ -61,6 +61,12 @@ pub struct Sample {
     pub step: usize,
     pub prompt: String,
     pub text: String,
+}
+
+/// The evaluation loss of the run in `dir` after so many steps; none where it did not come to that.
+pub fn last_eval_loss(dir: &Path, steps: usize) -> Option<f64> {
+    let run = Run::read(&Source { variant: String::new(), seed: None, dir: dir.into() }).ok()?;
+    run.evals.last().filter(|eval| eval.at.step == steps).map(|eval| eval.at.loss)
 }
 
 impl Run {

@@ -1,6 +1,11 @@
 //! What a number is called, whether more of it is better, and how it is written.
 
+use indexmap::IndexMap;
 use serde::Serialize;
+
+use super::group::Group;
+use super::history::Run;
+use crate::{Error, Result};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -21,6 +26,33 @@ pub fn better(name: &str) -> Better {
 /// Whether it measures what the model is for: neither a loss nor made of one.
 pub fn is_task(name: &str) -> bool {
     better(name) == Better::Higher
+}
+
+/// A task's metric that all variants report, else the evaluation loss, else that of training.
+pub fn primary(groups: &[Group]) -> String {
+    let metrics: Vec<_> = groups.iter().flat_map(Group::finished).map(Run::metrics).collect();
+    let everywhere = |name: &str| !metrics.is_empty() && metrics.iter().all(|metrics| metrics.contains_key(name));
+    let task = metrics.first().into_iter().flat_map(IndexMap::keys).find(|n| is_task(n) && everywhere(n));
+    match task {
+        Some(name) => name.clone(),
+        None if everywhere("eval_loss") => "eval_loss".into(),
+        None => "train_loss".into(),
+    }
+}
+
+/// The metric of this name, which all finished runs must report.
+///
+/// # Errors
+/// An input error naming those that there are.
+pub fn known(name: &str, groups: &[Group]) -> Result<String> {
+    let mut names: Vec<String> =
+        groups.iter().flat_map(Group::finished).flat_map(|run| run.metrics().into_keys()).collect();
+    names.sort();
+    names.dedup();
+    if names.is_empty() || names.iter().any(|known| known == name) {
+        return Ok(name.into());
+    }
+    Err(Error::input("no run reports this metric").found(name).expected(names.join(" | ")).into())
 }
 
 impl Better {

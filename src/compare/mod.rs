@@ -33,9 +33,10 @@ use std::path::PathBuf;
 
 #[cfg(feature = "tui")]
 pub(crate) use history::Run;
+pub use history::last_eval_loss;
 #[cfg(feature = "tui")]
 pub(crate) use plan::FILE as PLAN;
-pub use plan::{Mode, Plan, newest};
+pub use plan::{Mode, Plan, Sweep, Tried, newest};
 pub use summary::Summary;
 #[cfg(feature = "tui")]
 pub(crate) use summary::{Setting, Variant};
@@ -47,6 +48,15 @@ use crate::{Error, Result};
 use figure::{Against, Cost, Figure};
 pub(crate) use group::Group;
 
+/// What a comparison is judged by, where its own plan is not to say.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Judged<'a> {
+    /// The variant that the others are measured against; else the plan's, else the first.
+    pub reference: Option<&'a str>,
+    /// Else the plan's, else the task's own, else the evaluation loss.
+    pub metric: Option<&'a str>,
+}
+
 /// Runs side by side, read and counted.
 #[derive(Clone, Debug)]
 pub struct Comparison {
@@ -56,17 +66,16 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Reads comparisons and plain run directories; `reference` is the variant the others are measured against, the
-    /// comparison's own unless given, else the first.
+    /// Reads comparisons and plain run directories.
     ///
     /// # Errors
     /// An input error for a directory that holds no run, a line that is no record, two runs of one variant with one
-    /// seed, and a reference that is no variant.
-    pub fn read(dirs: &[PathBuf], reference: Option<&str>) -> Result<Self> {
+    /// seed, a reference that is no variant, and a metric that no run reports.
+    pub fn read(dirs: &[PathBuf], judged: Judged<'_>) -> Result<Self> {
         let found = discover::discover(dirs)?;
         let groups = group::groups(&found.sources)?;
         let planned = found.plans.first().map(|plan| plan.reference.as_str());
-        let reference = match reference {
+        let reference = match judged.reference {
             Some(name) => position(&groups, name)?,
             None => planned.and_then(|name| groups.iter().position(|group| group.name == name)).unwrap_or(0),
         };
@@ -77,8 +86,15 @@ impl Comparison {
             _ if groups.len() > 4 => format!("{} variants", groups.len()),
             _ => groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", "),
         };
-        let notes = found.missing.iter().map(|run| format!("Not there yet: {run}.")).collect();
-        let setting = summary::Setting { name: &name, mode, reference, notes };
+        let missing = found.missing.iter().map(|run| format!("Not there yet: {run}."));
+        let sweeps: Vec<Sweep> = found.plans.iter().flat_map(|plan| plan.sweeps.clone()).collect();
+        let notes = missing.chain(sweeps.iter().map(Sweep::sentence)).collect();
+        let planned = found.plans.first().and_then(|plan| plan.metric.as_deref());
+        let metric = match judged.metric.or(planned) {
+            Some(name) => metric::known(name, &groups)?,
+            None => metric::primary(&groups),
+        };
+        let setting = summary::Setting { name: &name, mode, metric, reference, notes, sweeps };
         let summary = Summary::of(&groups, setting);
         Ok(Self { groups, reference, summary })
     }
@@ -123,7 +139,7 @@ mod tests {
     }
 
     fn page(dirs: &[PathBuf], out: &Path) -> String {
-        Comparison::read(dirs, None).unwrap().write(out, Pictures::default()).unwrap();
+        Comparison::read(dirs, Judged::default()).unwrap().write(out, Pictures::default()).unwrap();
         fs::read_to_string(out.join("report.html")).unwrap()
     }
 
@@ -167,11 +183,11 @@ mod tests {
         }
         let plan = |mode, reference: &str| {
             let variants = vec!["a".into(), "b".into()];
-            Plan { name: "n".into(), reference: reference.into(), mode, seeds: vec![0, 1, 2], variants }
+            Plan { seeds: vec![0, 1, 2], variants, ..Plan::new("n", reference, mode) }
         };
         let read = |plan: Plan| {
             plan.write(root.path()).unwrap();
-            Comparison::read(&[root.path().into()], None).unwrap().summary
+            Comparison::read(&[root.path().into()], Judged::default()).unwrap().summary
         };
         let race = read(plan(Mode::Race, "b"));
         assert_eq!((race.reference.as_str(), race.variants[0].step_ms), ("b", None));
@@ -185,16 +201,16 @@ mod tests {
     fn what_cannot_be_compared_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let dirs = [run(root.path(), "x/a", same), run(root.path(), "y/a", same)];
-        let told = Comparison::read(&dirs, None).unwrap_err().to_string();
+        let told = Comparison::read(&dirs, Judged::default()).unwrap_err().to_string();
         assert!(told.contains("two runs of `a` have seed 0") && told.contains("rename one"), "{told}");
-        let told = Comparison::read(&dirs[..1], Some("b")).unwrap_err().to_string();
+        let told = Comparison::read(&dirs[..1], Judged { reference: Some("b"), metric: None }).unwrap_err().to_string();
         assert!(told.contains("key --reference: no such variant; found b; expected a"), "{told}");
     }
 
     #[test]
     fn the_table_of_runs_and_the_json_have_all_final_numbers() {
         let root = tempfile::tempdir().unwrap();
-        let comparison = Comparison::read(&[run(root.path(), "a", same)], None).unwrap();
+        let comparison = Comparison::read(&[run(root.path(), "a", same)], Judged::default()).unwrap();
         let file = root.path().join("runs.csv");
         comparison.write_csv(&file).unwrap();
         let text = fs::read_to_string(&file).unwrap();

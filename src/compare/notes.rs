@@ -7,7 +7,8 @@ use super::history::Run;
 use super::metric::label;
 use super::plan::Mode;
 use super::statistics::chance_of_one_sign;
-use super::summary::Summary;
+use super::summary::{Memory, Summary};
+use crate::events::units::bytes;
 
 /// From as many differences on, equal signs by chance are rarer than one in twenty.
 const SEEDS_FOR_SIGN: usize = 6;
@@ -17,9 +18,10 @@ pub fn notes(groups: &[Group], summary: &Summary) -> Vec<String> {
     if let Some(mode) = summary.mode {
         notes.push(process(mode).into());
     }
+    notes.extend(summary.race.map(race));
     notes.extend(same(groups, "base", |run| hash(run, "base")));
     notes.extend(same(groups, "data", |run| hash(run, "data")));
-    notes.extend(same(groups, "number of steps", |run| Some(run.progress().1.to_string())));
+    notes.extend(same(groups, "number of steps", planned_steps));
     notes.extend(warnings(groups));
     notes
 }
@@ -65,6 +67,18 @@ fn process(mode: Mode) -> &'static str {
              each run foretold."
         }
     }
+}
+
+fn race(Memory { peak_mem_bytes, largest_member, others }: Memory) -> String {
+    let [peak, largest, others] = [peak_mem_bytes, largest_member, others].map(bytes);
+    format!(
+        "The race took {peak} at its peak, measured. Foretold were {largest} for its largest member alone, and {others} of adapters, gradients and optimizer state for the others."
+    )
+}
+
+/// None for the untouched base.
+fn planned_steps(run: &Run) -> Option<String> {
+    Some(run.progress().1).filter(|&steps| steps > 0).map(|steps| steps.to_string())
 }
 
 fn hash(run: &Run, name: &str) -> Option<String> {

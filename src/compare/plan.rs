@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::metric::number;
 use crate::{Error, Result};
 
 /// Name of the file in a comparison's directory. The runs lie beside it, in `VARIANT/seed-N/`.
@@ -17,10 +18,54 @@ pub struct Plan {
     /// The variant that the others are measured against.
     pub reference: String,
     pub mode: Mode,
+    /// What verdicts go by, where it was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
     /// Every variant runs once with each.
     pub seeds: Vec<u64>,
     /// Names, in the order in which they get their colours.
     pub variants: Vec<String>,
+    /// What was tried before the variants ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "sweep")]
+    pub sweeps: Vec<Sweep>,
+}
+
+/// Settings of a variant that a short pilot chose between.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sweep {
+    pub variant: String,
+    /// Index in `tried`; none where no setting came to its end.
+    pub chosen: Option<usize>,
+    pub tried: Vec<Tried>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tried {
+    /// `optim.adamw.lr=0.001`
+    pub settings: String,
+    pub steps: usize,
+    /// After those steps; not a number where it never came to them.
+    pub eval_loss: f64,
+}
+
+impl Sweep {
+    /// What came of it, in words.
+    pub fn sentence(&self) -> String {
+        let tried = |t: &Tried| format!("{} ({})", t.settings, number(t.eval_loss));
+        let all = self.tried.iter().map(tried).collect::<Vec<_>>().join(", ");
+        let steps = self.tried.first().map_or(0, |tried| tried.steps);
+        match self.chosen.and_then(|index| self.tried.get(index)) {
+            Some(Tried { settings, .. }) => {
+                format!(
+                    "{}: {settings} was chosen, by evaluation loss after {steps} steps with one seed, from {all}.",
+                    self.variant
+                )
+            }
+            None => format!("{}: no setting of its sweep came to its end: {all}.", self.variant),
+        }
+    }
 }
 
 /// Whether variants advance together, or one runs after the other.
@@ -42,6 +87,12 @@ impl Mode {
 }
 
 impl Plan {
+    #[cfg(test)]
+    pub fn new(name: &str, reference: &str, mode: Mode) -> Self {
+        let (name, reference) = (name.into(), reference.into());
+        Self { name, reference, mode, metric: None, seeds: Vec::new(), variants: Vec::new(), sweeps: Vec::new() }
+    }
+
     /// # Errors
     /// An input error when the file is no plan or names no variant or a reference that is none of them.
     pub fn read(dir: &Path) -> Result<Self> {
@@ -72,7 +123,9 @@ impl Plan {
         let mut seeds = [earlier.seeds, self.seeds].concat();
         seeds.sort_unstable();
         seeds.dedup();
-        Self { variants: joined(earlier.variants, self.variants), seeds, ..self }
+        let is_new = |sweep: &Sweep| !self.sweeps.iter().any(|own| own.variant == sweep.variant);
+        let sweeps = earlier.sweeps.into_iter().filter(is_new).chain(self.sweeps.iter().cloned()).collect();
+        Self { variants: joined(earlier.variants, self.variants), seeds, sweeps, ..self }
     }
 
     /// # Errors
@@ -106,7 +159,7 @@ mod tests {
 
     fn plan() -> Plan {
         let variants = vec!["lora".into(), "ada".into()];
-        Plan { name: "x".into(), reference: "lora".into(), mode: Mode::Race, seeds: vec![0, 1], variants }
+        Plan { seeds: vec![0, 1], variants, ..Plan::new("x", "lora", Mode::Race) }
     }
 
     #[test]

@@ -7,11 +7,11 @@ use super::group::Group;
 use super::history::Run;
 use super::metric::{self, Better};
 use super::pareto::front;
-use super::plan::Mode;
+use super::plan::{Mode, Sweep};
 use super::statistics::{self, Interval, bootstrap, mean, standard_deviation};
 use super::verdict::{self, Verdict};
 use crate::checkpoint::RunStatus;
-use crate::events::float;
+use crate::events::{self, float};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
@@ -26,8 +26,48 @@ pub struct Summary {
     pub better: Better,
     /// What to bear in mind: why nothing is ranked, what is missing, what the numbers do not say.
     pub notes: Vec<String>,
+    /// Memory of a race; none where variants did not run together.
+    pub race: Option<Memory>,
+    /// What was tried before the variants ran.
+    pub sweeps: Vec<Sweep>,
     pub bootstrap: Bootstrap,
     pub variants: Vec<Variant>,
+}
+
+/// What a race took, and what its members were foretold to take, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// The highest resident memory of its process, measured.
+    pub peak_mem_bytes: u64,
+    /// Of the member that needs most, alone.
+    pub largest_member: u64,
+    /// Adapter parameters, gradients and optimizer state of the others.
+    pub others: u64,
+}
+
+impl Memory {
+    fn of(groups: &[Group]) -> Option<Self> {
+        let first = |group: &Group| {
+            group
+                .runs
+                .iter()
+                .find_map(|run| run.start.as_ref().map(|start| (start.memory.clone(), start.params_trainable)))
+        };
+        let members: Vec<_> = groups.iter().filter_map(first).collect();
+        let own =
+            |(memory, trainable): &(events::Memory, usize)| memory.adapter + memory.optimizer + 4 * *trainable as u64;
+        let largest = members.iter().max_by_key(|(memory, _)| memory.peak)?;
+        Some(Self {
+            peak_mem_bytes: groups
+                .iter()
+                .flat_map(|group| &group.runs)
+                .map(|run| run.peak)
+                .max()
+                .filter(|&peak| peak > 0)?,
+            largest_member: largest.0.peak,
+            others: members.iter().map(own).sum::<u64>() - own(largest),
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -109,14 +149,16 @@ pub struct RunSummary {
 pub struct Setting<'a> {
     pub name: &'a str,
     pub mode: Option<Mode>,
+    pub metric: String,
     pub reference: usize,
     pub notes: Vec<String>,
+    pub sweeps: Vec<Sweep>,
 }
 
 impl Summary {
     pub fn of(groups: &[Group], setting: Setting<'_>) -> Self {
         let reference = &groups[setting.reference];
-        let metric = primary(groups);
+        let metric = setting.metric;
         let variants = groups.iter().map(|group| variant(group, reference, &metric, setting.mode)).collect();
         let mut summary = Summary {
             format: 1,
@@ -126,6 +168,8 @@ impl Summary {
             better: metric::better(&metric),
             metric,
             notes: setting.notes,
+            race: Memory::of(groups).filter(|_| setting.mode == Some(Mode::Race)),
+            sweeps: setting.sweeps,
             bootstrap: Bootstrap { resamples: statistics::RESAMPLES, level: statistics::LEVEL },
             variants,
         };
@@ -154,18 +198,6 @@ impl Summary {
             }
         }
         names
-    }
-}
-
-/// A task's metric that all variants report, else the evaluation loss, else that of training.
-fn primary(groups: &[Group]) -> String {
-    let metrics: Vec<_> = groups.iter().flat_map(Group::finished).map(Run::metrics).collect();
-    let everywhere = |name: &str| !metrics.is_empty() && metrics.iter().all(|metrics| metrics.contains_key(name));
-    let task = metrics.first().into_iter().flat_map(IndexMap::keys).find(|n| metric::is_task(n) && everywhere(n));
-    match task {
-        Some(name) => name.clone(),
-        None if everywhere("eval_loss") => "eval_loss".into(),
-        None => "train_loss".into(),
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::group::Group;
 use super::history::Run;
+use super::metric;
 use super::summary::{Setting, Summary};
 use crate::events::{Eval, Event, Record, Status, Step};
 
@@ -95,5 +96,8 @@ pub fn groups(runs: &[Scripted]) -> Vec<Group> {
 
 /// With the first variant as the reference.
 pub fn summary(runs: &[Scripted]) -> Summary {
-    Summary::of(&groups(runs), Setting { name: "test", mode: None, reference: 0, notes: Vec::new() })
+    let groups = groups(runs);
+    let metric = metric::primary(&groups);
+    let (notes, sweeps) = Default::default();
+    Summary::of(&groups, Setting { name: "test", mode: None, metric, reference: 0, notes, sweeps })
 }

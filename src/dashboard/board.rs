@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::place::{Part, place};
 use super::run::Run;
-use crate::compare::{Group, Plan, Setting, Summary};
+use crate::compare::{Group, Plan, Setting, Summary, metric};
 use crate::events::{Event, Kind, Line, Record};
 
 /// Log lines kept.
@@ -103,12 +103,13 @@ impl Board {
         run
     }
 
-    /// A pilot that is over has done its part; its lines in the log stay.
+    /// A pilot that is over has done its part; its time and its lines in the log stay.
     fn forget(&mut self, index: usize) {
-        let Run { name, variant, .. } = &self.runs[index];
-        let (name, variant) = (name.clone(), *variant);
+        let Run { name, variant, t, history, .. } = &self.runs[index];
+        let (mut over, variant) = (Run { t: *t, ..Run::new(name, *variant, Part::Pilot) }, *variant);
+        over.history.state = history.state;
+        self.runs[index] = over;
         self.variants[variant].runs.retain(|&run| run != index);
-        self.runs[index] = Run::new(&name, variant, Part::Pilot);
     }
 
     pub fn summary(&self) -> Option<&Summary> {
@@ -125,13 +126,21 @@ impl Board {
         let groups: Vec<_> = self.variants.iter().filter_map(ended).collect();
         let reference = groups.iter().position(|group| group.name == self.reference())?;
         let mode = self.plan.as_ref().map(|plan| plan.mode);
-        Some(Summary::of(&groups, Setting { name: "", mode, reference, notes: Vec::new() }))
+        let chosen = self.plan.as_ref().and_then(|plan| plan.metric.clone());
+        let metric = chosen.unwrap_or_else(|| metric::primary(&groups));
+        let (notes, sweeps) = (Vec::new(), Vec::new());
+        Some(Summary::of(&groups, Setting { name: "", mode, metric, reference, notes, sweeps }))
     }
 
     /// The variant that the others are measured against.
     pub fn reference(&self) -> &str {
         let planned = self.plan.as_ref().map(|plan| plan.reference.as_str());
         planned.or(self.variants.first().map(|variant| variant.name.as_str())).unwrap_or_default()
+    }
+
+    /// Whether what is heard of last is a pilot.
+    pub fn is_piloting(&self) -> bool {
+        self.newest.is_some_and(|newest| self.runs[newest].part == Part::Pilot)
     }
 
     /// Runs of a variant, but pilots.

@@ -20,12 +20,18 @@ impl Board {
 
     /// Seconds since the first record, pauses between processes left out.
     pub fn elapsed(&self) -> f64 {
-        let runs = || self.runs.iter().filter(|run| run.part != Part::Pilot);
-        match self.plan.as_ref().map(|plan| (plan.mode, &plan.seeds)) {
-            None => runs().map(|run| run.t).fold(0.0, f64::max),
-            Some((Mode::Sequence, _)) => runs().map(|run| run.t).sum(),
-            Some((Mode::Race, seeds)) => seeds.iter().map(|&seed| longest(runs(), seed)).sum(),
-        }
+        let longest = |among: &dyn Fn(&Run) -> bool| {
+            self.runs.iter().filter(|run| among(run)).map(|run| run.t).fold(0.0, f64::max)
+        };
+        let Some(plan) = &self.plan else { return longest(&|_| true) };
+        // The pilots of one variant go side by side, before everything else.
+        let pilots = |variant| longest(&|run| run.part == Part::Pilot && run.variant == variant);
+        let pilots: f64 = (0..self.variants.len()).map(pilots).sum();
+        let runs: f64 = match plan.mode {
+            Mode::Sequence => self.runs.iter().filter(|run| run.part != Part::Pilot).map(|run| run.t).sum(),
+            Mode::Race => plan.seeds.iter().map(|&seed| longest(&|run| run.part == Part::Seed(seed))).sum(),
+        };
+        pilots + runs
     }
 
     /// The runs that advance at present: of all variants with one seed, or a single one.
@@ -33,7 +39,10 @@ impl Board {
         let newest = self.newest.map(|index| &self.runs[index]);
         let mode = self.plan.as_ref().map(|plan| plan.mode);
         self.runs.iter().filter(move |run| match (newest, mode) {
-            (Some(newest), Some(Mode::Race)) => run.part == newest.part,
+            (Some(newest), Some(Mode::Race)) if newest.part != Part::Pilot => run.part == newest.part,
+            (Some(newest), Some(_)) if newest.part == Part::Pilot => {
+                run.part == Part::Pilot && run.variant == newest.variant
+            }
             (Some(newest), Some(Mode::Sequence)) => run.name == newest.name,
             _ => run.part != Part::Pilot,
         })
@@ -72,7 +81,7 @@ impl Board {
     /// Seconds still to go, if the rounds to come take as long as this one.
     pub fn eta(&self) -> Option<f64> {
         let left = self.round().filter(|run| run.ended().is_none()).filter_map(Run::eta).reduce(f64::max)?;
-        let Some(plan) = &self.plan else { return Some(left) };
+        let Some(plan) = self.plan.as_ref().filter(|_| !self.is_piloting()) else { return Some(left) };
         let round = self.round().map(|run| run.t).fold(0.0, f64::max) + left;
         let to_come = match plan.mode {
             Mode::Race => self.seed().map_or(0, |(place, seeds)| seeds - place),
@@ -83,8 +92,4 @@ impl Board {
         };
         Some(left + round * to_come as f64)
     }
-}
-
-fn longest<'a>(runs: impl Iterator<Item = &'a Run>, seed: u64) -> f64 {
-    runs.filter(|run| run.part == Part::Seed(seed)).map(|run| run.t).fold(0.0, f64::max)
 }

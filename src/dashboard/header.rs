@@ -53,7 +53,7 @@ fn subject(d: &Dashboard) -> (String, Vec<String>) {
         Some(plan) => {
             let seed =
                 board.seed().filter(|&(_, seeds)| seeds > 1).map(|(place, seeds)| format!("seed {place}/{seeds}"));
-            (plan.name.clone(), vec![device, seed])
+            (plan.name.clone(), vec![device, if board.is_piloting() { Some("sweep".into()) } else { seed }])
         }
         None => {
             let text = |pointer| run.and_then(|run| run.setting(pointer)).and_then(|v| v.as_str()).map(String::from);

@@ -19,8 +19,9 @@ const WIDE: usize = 6;
 /// Name and setting of the panel.
 pub fn title(d: &Dashboard) -> (String, Line<'static>) {
     let (Some(run), Some(modules)) = (d.run(), d.modules()) else { return ("modules".into(), Line::default()) };
-    let several = d.board().variants.len() > 1;
-    let whose = if several { format!(" · {}", crate::events::printable(&run.name)) } else { String::new() };
+    let variants = &d.board().variants;
+    let whose = if variants.len() > 1 { format!(", {}", variants[run.variant].name) } else { String::new() };
+    let whose = crate::events::printable(&whose);
     match modules.measure {
         Measure::Rank { budget, total } => (format!("ranks{whose}"), bar(d, run, budget, total)),
         Measure::UpdateNorm => {
@@ -32,9 +33,9 @@ pub fn title(d: &Dashboard) -> (String, Line<'static>) {
 /// `budget ▕██████▌  ▏ 196 → 144 at step 1600`
 fn bar(d: &Dashboard, run: &Run, budget: usize, total: usize) -> Line<'static> {
     let to_come = target(run).filter(|&(target, _)| target < budget);
-    let text = to_come.map_or(format!("{budget} of {total} "), |(t, step)| format!("{budget} → {t} at step {step}"));
+    let text = to_come.map_or(format!("{budget} of {total}"), |(t, step)| format!("{budget} → {t} at step {step}"));
     let edge = |text: &'static str| Span::styled(text, d.theme.border());
-    let filled = glyphs::bar(budget as f64 / total.max(1) as f64, 10);
+    let filled = glyphs::bar(budget as f64 / total.max(1) as f64, 8);
     let label = Span::styled("budget ", d.theme.dim());
     Line::from(vec![label, edge("▕"), Span::styled(filled, d.theme.part(2)), edge("▏"), Span::raw(format!(" {text}"))])
 }

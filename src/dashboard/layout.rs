@@ -93,7 +93,8 @@ fn titles(d: &Dashboard, panel: Panel, width: usize) -> Vec<Line<'static>> {
         Panel::Device => (device::title(d), Line::default()),
         Panel::Log => ("log".into(), dim(log::setting(d))),
     };
-    let name: String = name.chars().take(width.saturating_sub(setting.width() + 7)).collect();
+    let taken = if setting.width() > 0 { setting.width() + 6 } else { 4 };
+    let name: String = name.chars().take(width.saturating_sub(taken)).collect();
     let name = Line::from(vec![Span::raw(" "), Span::styled(name, d.theme.title()), Span::raw(" ")]);
     let mut titles = vec![name.left_aligned()];
     if setting.width() > 0 {

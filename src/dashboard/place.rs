@@ -52,7 +52,15 @@ mod tests {
     #[test]
     fn a_run_is_placed_with_and_without_a_plan() {
         let variants = vec!["lora".into(), "lora/b".into(), "lora_fa".into()];
-        let plan = Plan { name: "x".into(), reference: "lora".into(), mode: Mode::Race, seeds: vec![3, 4], variants };
+        let plan = Plan {
+            name: "x".into(),
+            reference: "lora".into(),
+            mode: Mode::Race,
+            metric: None,
+            seeds: vec![3, 4],
+            variants,
+            sweeps: Vec::new(),
+        };
         let with = |name| place(name, Some(&plan));
         assert_eq!(with("lora/seed-4"), ("lora".into(), Part::Seed(4)));
         assert_eq!(with("lora"), ("lora".into(), Part::Seed(3)));

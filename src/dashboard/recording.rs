@@ -24,7 +24,15 @@ pub struct Script {
 /// A comparison of four variants with two seeds.
 pub fn plan() -> Plan {
     let variants = ["lora", "adalora", "vera", "dora"].map(String::from).into();
-    Plan { name: "tiny/methods".into(), reference: "lora".into(), mode: Mode::Race, seeds: vec![0, 1], variants }
+    Plan {
+        name: "tiny/methods".into(),
+        reference: "lora".into(),
+        mode: Mode::Race,
+        metric: None,
+        seeds: vec![0, 1],
+        variants,
+        sweeps: Vec::new(),
+    }
 }
 
 /// Its records, as they come: in the first seed dora diverges at step 60, in the second the others are at step `last`, and dora

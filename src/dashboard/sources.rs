@@ -196,7 +196,15 @@ mod tests {
     fn a_comparison_is_read_seed_by_seed_and_runs_that_begin_later_are_found() {
         let root = tempfile::tempdir().unwrap();
         let variants = vec!["a".into(), "b".into()];
-        let plan = Plan { name: "n".into(), reference: "a".into(), mode: Mode::Race, seeds: vec![0, 1], variants };
+        let plan = Plan {
+            name: "n".into(),
+            reference: "a".into(),
+            mode: Mode::Race,
+            metric: None,
+            seeds: vec![0, 1],
+            variants,
+            sweeps: Vec::new(),
+        };
         plan.write(root.path()).unwrap();
         put(root.path(), "a/seed-0", &[5.0]);
         put(root.path(), "a/seed-1", &[1.0]);

@@ -46,8 +46,12 @@ const COLUMNS: [Column; 7] = [
     column("peak", 9, peak),
 ];
 
-/// The first metric that is neither a loss nor made of one.
+/// The metric that the comparison goes by, else the first that is neither a loss nor made of one.
 fn task(d: &Dashboard) -> Option<String> {
+    let chosen = d.board().plan.as_ref().and_then(|plan| plan.metric.clone()).filter(|name| metric::is_task(name));
+    if chosen.is_some() {
+        return chosen;
+    }
     let evals = d.board().runs.iter().filter_map(|run| run.history.evals.last());
     evals.flat_map(|eval| eval.metrics.keys()).find(|name| metric::is_task(name)).cloned()
 }

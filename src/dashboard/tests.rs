@@ -69,7 +69,7 @@ fn frames_of_several_runs() {
     insta::assert_snapshot!("several_mono", frame(&replayed(Mode::Watch, Theme::Mono, &records), 100, 30));
     records.push(recording::ranks("adalora", 12, 200));
     let mut dashboard = replayed(Mode::Train, Theme::Mono, &records);
-    press(&mut dashboard, "→");
+    press(&mut dashboard, "←");
     insta::assert_snapshot!("ranks", frame(&dashboard, 120, 40));
 }
 

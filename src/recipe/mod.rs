@@ -12,16 +12,18 @@ mod schema;
 mod shape;
 mod shipped;
 mod suggest;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod validate;
 
 pub use base::{Base, BaseCompute, BaseDtype, BaseStorage, Blocks, Quant};
-pub use compare::{Compare, CompareRecipe, Variant};
+pub use compare::{Budget, Compare, CompareRecipe, Variant};
 pub use plan::*;
 pub use resolve::{Resolved, load, parse};
 pub use schema::{keys, schema, schema_of};
 pub use shipped::Shipped;
 pub use suggest::nearest;
+pub use sweep::{Candidate, Choices};
 pub use validate::{Findings, plan as plan_adapter};

@@ -46,11 +46,9 @@ pub(super) fn resolve(
     root: PathBuf,
 ) -> Result<Resolved> {
     let shown = file.as_ref().map_or_else(|| name.clone(), |file| file.display().to_string());
-    let tree = Tree::parse(file, text).map_err(Error::Inputs)?;
-    match compare::is_compare(&tree) {
-        true => Err(compare::not_one_run(&tree, &shown)),
-        false => settle(tree, sets, name, root),
-    }
+    let mut tree = Tree::parse(file, text).map_err(Error::Inputs)?;
+    compare::leave_out_variants(&mut tree, &shown)?;
+    settle(tree, sets, name, root)
 }
 
 /// One recipe from a tree, or everything that is wrong with it.

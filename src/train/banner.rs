@@ -57,19 +57,23 @@ impl Job {
     pub(super) fn variant_line(&self) -> String {
         let share = 100.0 * self.trainable as f64 / self.total.max(1) as f64;
         let trains = format!("{} parameters ({share:.2} %)", count(self.trainable));
-        format!("{} · {} · {trains} · {} alone", self.adapter_line(), self.storage.describe(), bytes(self.memory.peak))
+        format!("{} · {} · {trains} · {} alone", self.method(), self.storage.describe(), bytes(self.memory.peak))
     }
 
     fn adapter_line(&self) -> String {
-        let Some(spec) = self.recipe.adapter.spec() else { return self.recipe.adapter.name().to_string() };
-        let shared = spec.shared();
         let mut kinds: Vec<&str> = self.selected.iter().filter_map(|s| s.path.rsplit('.').next()).collect();
         kinds.sort_unstable();
         kinds.dedup();
-        let modules = self.selected.len();
+        if kinds.is_empty() { self.method() } else { format!("{} ({})", self.method(), kinds.join(" ")) }
+    }
+
+    /// Method, rank, scale and number of modules.
+    fn method(&self) -> String {
         let name = self.recipe.adapter.name();
+        let Some(spec) = self.recipe.adapter.spec() else { return name.to_string() };
+        let shared = spec.shared();
         let alpha = if spec.has_alpha() { format!(" · alpha {}", shared.alpha) } else { String::new() };
-        format!("{name} · rank {}{alpha} · {modules} modules ({})", shared.rank, kinds.join(" "))
+        format!("{name} · rank {}{alpha} · {} modules", shared.rank, self.selected.len())
     }
 
     fn data_line(&self) -> String {

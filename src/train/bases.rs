@@ -9,7 +9,7 @@ use crate::adapters::{Factors, Loftq, LoftqPlan};
 use crate::recipe::BaseStorage;
 use crate::runtime::{Base, BaseSpec};
 
-/// Every base that was asked for, loaded once. A LoftQ start of several iterations has a base of its own.
+/// Every base that was asked for, loaded once.
 #[derive(Default)]
 pub struct Bases(RefCell<Vec<(Key, Rc<dyn Base>)>>);
 
@@ -31,7 +31,10 @@ impl Bases {
         let (config, weights) = (&job.opened.config, job.opened.weights.as_ref());
         let spec = BaseSpec { config, weights, storage: job.storage, loftq };
         let base: Rc<dyn Base> = job.target.runtime.load(job.target.index, &spec)?.into();
-        self.0.borrow_mut().push((key, base.clone()));
+        // A base that is quantised around one adapter goes when its run does.
+        if !key.loftq.as_ref().is_some_and(LoftqPlan::owns_base) {
+            self.0.borrow_mut().push((key, base.clone()));
+        }
         Ok(base)
     }
 }

@@ -1,18 +1,17 @@
-//! A comparison as it runs: every variant once with each seed, in `DIR/VARIANT/seed-N`.
+//! A comparison as it runs: sweeps first, then every variant once with each seed, in `DIR/VARIANT/seed-N`.
 
 use std::path::{Path, PathBuf};
 
 use super::bases::Bases;
-use super::past::Past;
-use super::race::{Racer, race};
-use super::run::Outcome;
+use super::budget;
+use super::heat::{Entrant, Entry, Track};
 use super::{Job, Options, Target};
+use crate::Result;
 use crate::adapters::Progress;
-use crate::checkpoint::{Lock, new_directory, write_file};
+use crate::checkpoint::{Disk, Lock, new_directory, write_file};
 use crate::compare::{self, Mode, Plan};
-use crate::events::{Banner, Bus, Control, Event};
+use crate::events::{Banner, Bus, Control};
 use crate::recipe::{CompareRecipe, Resolved};
-use crate::{Error, Result};
 
 /// Name of the file that holds the comparison's own recipe, every default written out.
 pub const RECIPE: &str = "recipe.resolved.toml";
@@ -20,17 +19,9 @@ pub const RECIPE: &str = "recipe.resolved.toml";
 /// A comparison whose recipes have been found to make sense.
 pub struct Contest {
     pub comparison: CompareRecipe,
-    target: Target,
+    pub(super) target: Target,
     /// Hears of the layers that are quantised around a start with LoftQ.
     pub progress: Progress,
-}
-
-/// What became of one run of a comparison.
-pub struct Entry {
-    pub variant: String,
-    pub seed: u64,
-    /// None where it had finished before and nothing was run.
-    pub came: Option<Result<Outcome>>,
 }
 
 /// Where a comparison is written, and the right to write there.
@@ -67,36 +58,59 @@ impl Place {
 }
 
 impl Contest {
-    /// Checks every variant against model and data. Writes nothing.
+    /// Checks every variant against model and data, and chooses ranks where variants are to cost about the same. Writes nothing.
     pub fn prepare(comparison: CompareRecipe, target: Target) -> Result<Self> {
-        let contest = Self { comparison, target, progress: |_, _| {} };
+        let mut contest = Self { comparison, target, progress: |_, _| {} };
+        contest.fit()?;
         contest.jobs(0)?;
         Ok(contest)
     }
 
-    /// What runs, in the order in which it does.
+    /// Gives every variant the rank at which it costs what the reference does, where the recipe wants that.
+    fn fit(&mut self) -> Result<()> {
+        let Some(budget) = self.comparison.compare.budget else { return Ok(()) };
+        let reference = self.comparison.reference().to_string();
+        let variants = &mut self.comparison.variants;
+        let Some(place) = variants.iter().position(|variant| variant.name == reference) else { return Ok(()) };
+        let reference = Job::prepare(&variants[place].resolved, &self.target)?;
+        for variant in variants.iter_mut().enumerate().filter(|(i, _)| *i != place).map(|(_, variant)| variant) {
+            variant.resolved = budget::fitted(&variant.resolved, &reference, budget, &self.target)?;
+            for candidate in &mut variant.candidates {
+                candidate.resolved = budget::fitted(&candidate.resolved, &reference, budget, &self.target)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What runs, before any sweep.
     pub fn plan(&self) -> Plan {
         let CompareRecipe { name, compare, variants } = &self.comparison;
         Plan {
             name: name.clone(),
             reference: self.comparison.reference().to_string(),
             mode: compare.mode,
+            metric: compare.metric.clone(),
             seeds: (0..compare.seeds).map(|round| seed(&variants[0].resolved, round)).collect(),
             variants: variants.iter().map(|variant| variant.name.clone()).collect(),
+            sweeps: Vec::new(),
         }
     }
 
     /// Every variant with its seed of this round; model and data are opened once.
-    pub fn jobs(&self, round: usize) -> Result<Vec<Job>> {
+    fn jobs(&self, round: usize) -> Result<Vec<Job>> {
         let mut jobs: Vec<Job> = Vec::new();
         for variant in &self.comparison.variants {
             let mut resolved = variant.resolved.clone();
             resolved.recipe.seed = seed(&variant.resolved, round);
-            let mut job = Job::prepare_beside(&resolved, &self.target, jobs.first())?;
-            job.progress = self.progress;
-            jobs.push(job);
+            jobs.push(self.job(&resolved, jobs.first())?);
         }
         Ok(jobs)
+    }
+
+    pub(super) fn job(&self, resolved: &Resolved, other: Option<&Job>) -> Result<Job> {
+        let mut job = Job::prepare_beside(resolved, &self.target, other)?;
+        job.progress = self.progress;
+        Ok(job)
     }
 
     /// Lines about what is shared, and one for each variant.
@@ -112,83 +126,54 @@ impl Contest {
         let shared = jobs[0].banner();
         let shared = shared.lines().filter(|(label, _)| ["data", "device"].contains(label));
         let banner = shared.fold(banner, |banner, (label, text)| banner.line(label, text));
-        Ok(jobs.iter().fold(banner, |banner, job| banner.line(&job.name, job.variant_line())))
+        Ok(jobs.iter().zip(variants).fold(banner, |banner, (job, variant)| {
+            let sweep = match variant.candidates.len() {
+                0 => String::new(),
+                n => format!(" · a sweep chooses from {n} settings of {} first", joined(variant.choices.keys())),
+            };
+            banner.line(&job.name, job.variant_line() + &sweep)
+        }))
     }
 
     /// Runs what has not finished yet. `listen` gives each run's bus those who look on.
     ///
     /// # Errors
     /// What keeps a run from beginning. A run that fails later is an [`Entry`].
-    pub fn run(&self, place: &Place, listen: &dyn Fn(Bus) -> Bus, control: &Control) -> Result<Vec<Entry>> {
-        self.write_plan(place)?;
-        let bases = Bases::default();
-        let mut entries = Vec::new();
-        for round in 0..self.comparison.compare.seeds {
-            let mut jobs = self.jobs(round)?;
-            let side_by_side = match self.comparison.compare.mode {
-                Mode::Race => jobs.len(),
-                Mode::Sequence => 1,
-            };
-            for jobs in jobs.chunks_mut(side_by_side) {
-                if control.stop().is_none() {
-                    entries.extend(self.heat(jobs, place, &bases, listen, control)?);
-                }
-            }
-        }
-        Ok(entries)
-    }
-
-    /// What is written already stays part of the comparison.
-    fn write_plan(&self, place: &Place) -> Result<()> {
+    pub fn run(&mut self, place: &Place, listen: &dyn Fn(Bus) -> Bus, control: &Control) -> Result<Vec<Entry>> {
+        write_file(&Disk, &place.dir.join(RECIPE), self.comparison.to_toml()?.as_bytes())?;
         let mut plan = self.plan();
         if place.again {
             plan = plan.after(Plan::read(&place.dir)?);
         }
         plan.write(&place.dir)?;
-        let path = place.dir.join(RECIPE);
-        write_file(&crate::checkpoint::Disk, &path, self.comparison.to_toml()?.as_bytes())
+        let bases = Bases::default();
+        let track = Track { bases: &bases, listen, control };
+        let mut entries = self.sweep(&mut plan, &place.dir, &track)?;
+        plan.write(&place.dir)?;
+        for round in 0..self.comparison.compare.seeds {
+            let mut entrants = self.entrants(round, &place.dir)?;
+            let side_by_side = match self.comparison.compare.mode {
+                Mode::Race => entrants.len(),
+                Mode::Sequence => 1,
+            };
+            for entrants in entrants.chunks_mut(side_by_side.max(1)) {
+                if control.stop().is_none() {
+                    entries.extend(track.heat(entrants)?);
+                }
+            }
+        }
+        Ok(entries)
     }
 
-    /// These jobs side by side.
-    fn heat(
-        &self,
-        jobs: &mut [Job],
-        place: &Place,
-        bases: &Bases,
-        listen: &dyn Fn(Bus) -> Bus,
-        control: &Control,
-    ) -> Result<Vec<Entry>> {
-        let (mut entries, mut racers, mut running) = (Vec::new(), Vec::new(), Vec::new());
-        for job in jobs {
-            let (variant, seed) = (job.name.clone(), job.recipe.seed);
-            let dir = place.dir.join(&variant).join(format!("seed-{seed}"));
-            let (options, aside) = match job.past(&dir)? {
-                Past::Done => {
-                    entries.push(Entry { variant, seed, came: None });
-                    continue;
-                }
-                Past::Unfinished => (Options { resume: Some(Some(dir)), out: None }, None),
-                Past::Nothing => (Options { resume: None, out: Some(dir) }, None),
-                Past::Other => (Options { resume: None, out: Some(dir.clone()) }, Some(set_aside(&dir)?)),
-            };
-            let begun = job.begin_among(&options, bases)?;
-            let Some(run) = begun.run else {
-                entries.push(Entry { variant, seed, came: None });
-                continue;
-            };
-            let name =
-                if self.comparison.compare.seeds > 1 { format!("{variant}/seed-{seed}") } else { variant.clone() };
-            let bus = listen(run.bus_of(&name)?);
-            begun.notes.into_iter().chain(aside).for_each(|text| bus.emit(Event::Note { text }));
-            for text in begun.warnings {
-                bus.emit(Event::Warning { code: "resume".into(), text, count: 1 });
-            }
-            racers.push(Racer { run, bus });
-            running.push((variant, seed));
-        }
-        let outcomes = running.into_iter().zip(race(racers, control));
-        entries.extend(outcomes.map(|((variant, seed), outcome)| Entry { variant, seed, came: Some(outcome) }));
-        Ok(entries)
+    /// Every variant in one round.
+    fn entrants(&self, round: usize, dir: &Path) -> Result<Vec<Entrant>> {
+        let entrant = |job: Job| {
+            let seeded = format!("{}/seed-{}", job.name, job.recipe.seed);
+            let dir = dir.join(&seeded);
+            let name = if self.comparison.compare.seeds > 1 { seeded } else { job.name.clone() };
+            Entrant { job, dir, name }
+        };
+        Ok(self.jobs(round)?.into_iter().map(entrant).collect())
     }
 }
 
@@ -196,11 +181,6 @@ fn seed(resolved: &Resolved, round: usize) -> u64 {
     resolved.recipe.seed + round as u64
 }
 
-/// Makes room for a run whose recipe, data, base or version is not that of the run that lies there; nothing is deleted.
-fn set_aside(dir: &Path) -> Result<String> {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    let free = (1..).map(|n| dir.with_file_name(format!("{name}.aside-{n}"))).find(|path| !path.exists());
-    let free = free.unwrap_or_default();
-    std::fs::rename(dir, &free).map_err(Error::io(dir))?;
-    Ok(format!("recipe, data, base or version have changed: the earlier run is set aside in {}", free.display()))
+fn joined<'a>(keys: impl Iterator<Item = &'a String>) -> String {
+    keys.map(String::as_str).collect::<Vec<_>>().join(" and ")
 }

@@ -12,6 +12,7 @@ pub mod lora_fa;
 pub mod lora_plus;
 pub mod parity;
 pub mod quantised;
+pub mod races;
 mod traces;
 pub mod training;
 
@@ -43,6 +44,7 @@ macro_rules! on {
             lora_fa: a_stays_and_the_update_stays_in_its_rows, what_adapters_keep_is_what_was_foretold,
                 corrected_training_survives_a_round_trip, saved_as_lora_it_gives_the_same_logits;
             lora_plus: rates_differ_and_the_gradient_norm_does_not;
+            races: a_race_changes_nothing_for_its_members;
             quantised: equals_bitsandbytes_and_peft, takes_the_bits_it_says, a_trained_weight_is_its_dequantised_self);
     };
     (@tests $runtime:expr; $($module:ident: $($name:ident),*);*) => {

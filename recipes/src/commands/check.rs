@@ -34,17 +34,31 @@ impl Check {
 }
 
 fn problems_of(recipe: &str, sets: &[String], output: &Output) -> Result<Vec<InputError>> {
-    let resolved = match SHIPPED.load(recipe, sets) {
-        Ok(resolved) => resolved,
+    let missing = match missing_files(recipe, sets) {
+        Ok(missing) => missing,
         Err(Error::Inputs(problems)) => return Ok(problems),
         Err(Error::Input(problem)) => return Ok(vec![*problem]),
         Err(other) => return Err(other),
     };
-    let missing = resolved.missing_files();
     if Path::new(recipe).exists() {
         return Ok(missing);
     }
     // A shipped recipe names files that its user is to bring.
     missing.iter().for_each(|problem| report_error::warn(problem, output.color));
     Ok(Vec::new())
+}
+
+/// Files that do not exist, each once; an error where the recipe itself is wrong.
+fn missing_files(recipe: &str, sets: &[String]) -> Result<Vec<InputError>> {
+    if !SHIPPED.compares(recipe) {
+        return Ok(SHIPPED.load(recipe, sets)?.missing_files());
+    }
+    let variants = SHIPPED.load_comparison(recipe, sets)?.variants;
+    let mut missing: Vec<InputError> = Vec::new();
+    for problem in variants.iter().flat_map(|variant| variant.resolved.missing_files()) {
+        if !missing.iter().any(|known| known.to_string() == problem.to_string()) {
+            missing.push(problem);
+        }
+    }
+    Ok(missing)
 }

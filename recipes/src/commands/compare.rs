@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use lowrank::compare::{Comparison, Pictures};
+use lowrank::compare::{Comparison, Judged, Pictures};
 use lowrank::events::{Bus, Console, Control, Format, Status};
 use lowrank::recipe::CompareRecipe;
 use lowrank::train::{Contest, Entry, Options, Place, RECIPE};
@@ -42,6 +42,9 @@ pub struct Compare {
     /// The variant that the others are measured against
     #[arg(long, value_name = "NAME")]
     pub reference: Option<String>,
+    /// What verdicts go by: short for `--set compare.metric=NAME`
+    #[arg(long, value_name = "NAME")]
+    pub metric: Option<String>,
     #[command(flatten)]
     pub device: OnDevice,
     /// Directory of the comparison [default: runs/<date>-<recipe>]
@@ -96,7 +99,7 @@ impl Compare {
             };
         }
         let (out, reference, export_csv) = (self.out.clone(), self.reference.clone(), self.export_csv.clone());
-        Ok(Some(Report { dirs, out, reference, svg: false, png: false, export_csv }))
+        Ok(Some(Report { dirs, out, reference, metric: self.metric.clone(), svg: false, png: false, export_csv }))
     }
 
     /// The recipe named, or the one that the comparison to be resumed was started with.
@@ -104,7 +107,9 @@ impl Compare {
         let seeds = self.seeds.map(|seeds| format!("compare.seeds={seeds}"));
         let steps = self.max_steps.map(|steps| format!("train.max_steps={steps}"));
         let reference = self.reference.as_ref().map(|name| format!("compare.reference={name:?}"));
-        let sets: Vec<String> = self.overrides.sets().into_iter().chain(seeds).chain(steps).chain(reference).collect();
+        let metric = self.metric.as_ref().map(|name| format!("compare.metric={name:?}"));
+        let sets = self.overrides.sets().into_iter().chain(seeds).chain(steps).chain(reference).chain(metric);
+        let sets: Vec<String> = sets.collect();
         let mut recipe = match (self.what.first(), &self.resume) {
             (Some(recipe), _) => SHIPPED.load_comparison(recipe, &sets)?,
             (None, Some(Some(dir))) => {
@@ -141,7 +146,7 @@ impl Compare {
             eprintln!("go on with: lowrank compare --resume={}", dir.display());
             return Err(Error::Interrupted { signal: control.signal().unwrap_or(SIGINT) });
         }
-        let comparison = Comparison::read(&[dir.into()], None)?;
+        let comparison = Comparison::read(&[dir.into()], Judged::default())?;
         let mut written = comparison.write(dir, Pictures::default())?;
         if let Some(file) = &self.export_csv {
             comparison.write_csv(file)?;

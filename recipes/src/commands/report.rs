@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use lowrank::Result;
-use lowrank::compare::{Comparison, Pictures, default_out};
+use lowrank::compare::{Comparison, Judged, Pictures, default_out};
 use lowrank::events::Format;
 use lowrank_cli::stdout;
 
@@ -28,6 +28,9 @@ pub struct Report {
     /// The variant that the others are measured against
     #[arg(long, value_name = "NAME")]
     pub reference: Option<String>,
+    /// What verdicts go by [default: the task's own metric, else eval_loss]
+    #[arg(long, value_name = "NAME")]
+    pub metric: Option<String>,
     /// Write every plot as an SVG file too
     #[arg(long)]
     pub svg: bool,
@@ -41,7 +44,8 @@ pub struct Report {
 
 impl Report {
     pub fn run(&self, output: &Output) -> Result<()> {
-        let comparison = Comparison::read(&self.dirs, self.reference.as_deref())?;
+        let judged = Judged { reference: self.reference.as_deref(), metric: self.metric.as_deref() };
+        let comparison = Comparison::read(&self.dirs, judged)?;
         let out = self.out.clone().unwrap_or_else(|| default_out(&self.dirs));
         let mut written = comparison.write(&out, Pictures { svg: self.svg, png: self.png })?;
         if let Some(file) = &self.export_csv {

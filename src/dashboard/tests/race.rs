@@ -75,18 +75,27 @@ fn the_clock_and_the_steps_are_those_of_all_seeds() {
 
 #[test]
 fn a_pilot_is_shown_while_it_runs_and_forgotten_after() {
-    let mut dashboard = race(Mode::Train, 0);
-    let pilot = |event| Record { run: "dora/sweep/lr-1e-3".into(), t: 50.0, event };
-    for step in 1..=7 {
-        let event = Event::Step(Step { step, loss: 9.0 - step as f64, ..Step::default() });
-        dashboard.apply(Update::Record(Box::new(pilot(event))));
+    let scene = Scene { plan: Some(recording::plan()), ..Scene::default() };
+    let mut dashboard = Dashboard::new(Mode::Train, Theme::Color, scene);
+    let mut tell = |t: f64, event| {
+        let record = Record { run: "dora/sweep/optim.adamw.lr=0.001".into(), t, event };
+        dashboard.apply(Update::Record(Box::new(record)));
+        (frame(&dashboard, 120, 30), dashboard.board().variants[3].runs.len(), dashboard.board().elapsed())
+    };
+    let step = |step: usize| Event::Step(Step { step, loss: 9.0 - step as f64, ..Step::default() });
+    tell(1.0, step(1));
+    let (text, runs, elapsed) = tell(2.0, step(2));
+    assert!(text.contains("◆ dora     sweep/optim.adamw.lr=0.001 2/2") && text.contains(" · sweep"), "{text}");
+    assert_eq!((runs, elapsed), (1, 2.0));
+    let ended = Event::RunEnded { status: crate::events::Status::Finished, seconds: 3.0, verify: None };
+    let (text, runs, elapsed) = tell(3.0, ended);
+    assert!(text.contains("◆ dora     queued") && text.contains("no steps yet"), "{text}");
+    assert_eq!((runs, elapsed), (0, 3.0));
+    for record in recording::race(120) {
+        dashboard.apply(Update::Record(Box::new(record)));
     }
+    assert_eq!(dashboard.board().elapsed(), 3.0 + 66.0);
     assert_eq!(dashboard.board().variants.len(), 4);
-    assert_eq!(dashboard.board().variants[3].runs.len(), 2);
-    let before = dashboard.board().score(3);
-    let ended = Event::RunEnded { status: crate::events::Status::Finished, seconds: 9.0, verify: None };
-    dashboard.apply(Update::Record(Box::new(pilot(ended))));
-    assert_eq!((dashboard.board().variants[3].runs.len(), dashboard.board().score(3)), (1, before));
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! A compare recipe: one recipe, and variants that change some of it.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -7,14 +10,15 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::resolve::{Resolved, settle};
+use super::sweep::{self, Candidate, Choices};
 use super::tree::{Part, Tree};
-use super::{Recipe, nearest, shape};
+use super::{nearest, shape};
 use crate::compare::Mode;
 use crate::error::InputError;
 use crate::{Error, Result};
 
 /// What a variant of a race may change: nothing that changes the batch or the base's values.
-const RACED: [&str; 4] = ["name", "adapter", "base", "optim"];
+const RACED: [&str; 3] = ["adapter", "base", "optim"];
 
 /// `[compare]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,11 +30,28 @@ pub struct Compare {
     pub reference: Option<String>,
     /// Whether variants advance together over one base, or one runs after the other.
     pub mode: Mode,
+    /// What verdicts go by; the task's own metric unless given, else the evaluation loss.
+    pub metric: Option<String>,
+    /// Chooses the rank of every other variant so that it costs about what the reference costs; alpha follows, so that the scale stays.
+    #[serde(rename = "match")]
+    pub budget: Option<Budget>,
+    /// Steps with which a sweep tries each setting; a quarter of the run's unless given.
+    pub sweep_steps: Option<usize>,
+}
+
+/// What variants are to have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// The number of parameters that train.
+    Params,
+    /// The memory that a run needs alone, as foretold.
+    Memory,
 }
 
 impl Default for Compare {
     fn default() -> Self {
-        Self { seeds: 1, reference: None, mode: Mode::Race }
+        Self { seeds: 1, reference: None, mode: Mode::Race, metric: None, budget: None, sweep_steps: None }
     }
 }
 
@@ -48,6 +69,10 @@ pub struct CompareRecipe {
 pub struct Variant {
     pub name: String,
     pub resolved: Resolved,
+    /// What a sweep chooses from before the variant runs; empty for none.
+    pub choices: Choices,
+    /// Every way to choose.
+    pub candidates: Vec<Candidate>,
 }
 
 impl CompareRecipe {
@@ -62,17 +87,25 @@ impl CompareRecipe {
     /// [`Error::Failed`] where a recipe cannot be written as TOML.
     pub fn to_toml(&self) -> Result<String> {
         let unwritable = |error: toml::ser::Error| Error::Failed(format!("cannot write the recipe as TOML: {error}"));
-        let table = |value: &Recipe| Table::try_from(value).map_err(unwritable);
-        let compare = Value::try_from(&self.compare).map_err(unwritable)?;
-        let mut whole = Table::from_iter([("compare".to_string(), compare)]);
+        let table = |variant: &Variant| Table::try_from(variant.resolved.anchored()).map_err(unwritable);
         // What every variant may say for itself is said there alone, so that no optional key of one is left for another.
-        let own = |key: &str| self.compare.mode == Mode::Sequence || RACED.contains(&key);
-        whole.extend(table(&self.variants[0].resolved.anchored())?.into_iter().filter(|(key, _)| !own(key)));
+        let race = self.compare.mode == Mode::Race;
+        let mut whole = if race { table(&self.variants[0])? } else { Table::new() };
+        RACED.iter().for_each(|key| drop(whole.remove(*key)));
+        whole.insert("compare".into(), Value::try_from(&self.compare).map_err(unwritable)?);
         let mut variants = Vec::new();
         for variant in &self.variants {
-            let named = [("name".to_string(), Value::from(variant.name.as_str()))];
-            let recipe = table(&variant.resolved.anchored())?.into_iter().filter(|(key, _)| own(key));
-            variants.push(Value::Table(named.into_iter().chain(recipe).collect()));
+            let mut own = table(variant)?;
+            if race {
+                own.retain(|key, _| key == "model" || RACED.contains(&key));
+                let model = own.get_mut("model").and_then(Value::as_table_mut);
+                model.into_iter().for_each(|model| model.retain(|key, _| key == "dtype"));
+            }
+            own.insert("name".into(), variant.name.clone().into());
+            if !variant.choices.is_empty() {
+                own.insert("sweep".into(), Value::try_from(&variant.choices).map_err(unwritable)?);
+            }
+            variants.push(Value::Table(own));
         }
         whole.insert("variant".into(), Value::Array(variants));
         toml::to_string(&whole).map_err(unwritable)
@@ -110,22 +143,28 @@ fn no_variant(name: &str, known: &[String]) -> InputError {
 }
 
 /// Where the recipe that another one extends is found.
-pub(super) type Parent<'a> = &'a dyn Fn(&str) -> Result<(Tree, PathBuf)>;
+pub(in crate::recipe) type Parent<'a> = &'a dyn Fn(&str) -> Result<(Tree, PathBuf)>;
 
-/// Whether the tree is a compare recipe.
-pub(super) fn is_compare(tree: &Tree) -> bool {
+/// Whether the tree is a compare recipe, be it one run as well or not.
+pub(in crate::recipe) fn is_compare(tree: &Tree) -> bool {
     ["compare", "variant", "extends"].iter().any(|key| tree.table.contains_key(*key))
 }
 
-/// Why such a recipe cannot be trained.
-pub(super) fn not_one_run(tree: &Tree, name: &str) -> Error {
-    let key = ["compare", "variant", "extends"].into_iter().find(|key| tree.table.contains_key(*key));
-    let error = InputError::new("this recipe compares variants").hint(format!("lowrank compare {name}"));
-    Error::Inputs(vec![tree.locate(key.unwrap_or_default(), Part::Key, error)])
+/// A recipe that has variants as well is one run without them.
+///
+/// # Errors
+/// An input error for a recipe that says no more than how variants differ from another recipe.
+pub(in crate::recipe) fn leave_out_variants(tree: &mut Tree, name: &str) -> Result<()> {
+    if tree.table.contains_key("extends") {
+        let error = InputError::new("this recipe compares variants of another").hint(format!("lowrank compare {name}"));
+        return Err(Error::Inputs(vec![tree.locate("extends", Part::Key, error)]));
+    }
+    ["compare", "variant"].iter().for_each(|key| drop(tree.table.remove(*key)));
+    Ok(())
 }
 
 /// `sets` of `compare.*` change `[compare]`, all others every variant.
-pub(super) fn resolve(
+pub(in crate::recipe) fn resolve(
     mut tree: Tree,
     sets: &[String],
     name: String,
@@ -145,13 +184,24 @@ pub(super) fn resolve(
     let mut found: Vec<Variant> = Vec::new();
     for mut tree in variants {
         let name = variant_name(&mut tree, &found)?;
+        let choices = sweep::take(&mut tree, &sets).map_err(|error| of_variant(error, &name))?;
         if compare.mode == Mode::Race {
             only_what_a_race_allows(&tree, &name)?;
         }
         let mut whole = base.clone();
         whole.overlay(tree);
-        let resolved = settle(whole, &sets, name.clone(), root.clone()).map_err(|error| of_variant(error, &name))?;
-        found.push(Variant { name, resolved });
+        let settled = |chosen: &[String]| {
+            let sets = [&sets, chosen].concat();
+            settle(whole.clone(), &sets, name.clone(), root.clone()).map_err(|error| of_variant(error, &name))
+        };
+        let candidate = |way: Vec<String>| Ok(Candidate { label: way.join(","), resolved: settled(&way)? });
+        let candidates: Vec<_> = sweep::combinations(&choices).into_iter().map(candidate).collect::<Result<_>>()?;
+        let resolved = settled(&[])?;
+        if !candidates.is_empty() && resolved.recipe.data.eval.is_none() {
+            let error = InputError::new(format!("variant `{name}` sweeps, and nothing says which setting is best"));
+            return Err(error.key("data.eval").hint("eval = { fraction = 0.05 }").into());
+        }
+        found.push(Variant { name, resolved, choices, candidates });
     }
     if found.is_empty() {
         let hint = "[[variant]]\n      name = \"lora\"\n      [variant.adapter.lora]\n      rank = 8";
@@ -187,9 +237,11 @@ fn compare(tree: Option<Tree>) -> Result<Compare> {
     let compare: Compare = Value::Table(table).try_into().map_err(|error: toml::de::Error| {
         Error::Inputs(vec![tree.locate("", Part::Key, InputError::new(error.message()))])
     })?;
-    if compare.seeds == 0 {
-        let error = InputError::new("`compare.seeds` is 0").expected("1 or more");
-        return Err(Error::Inputs(vec![tree.locate("seeds", Part::Value, error)]));
+    for (key, number) in [("seeds", Some(compare.seeds)), ("sweep_steps", compare.sweep_steps)] {
+        if number == Some(0) {
+            let error = InputError::new(format!("`compare.{key}` is 0")).expected("1 or more");
+            return Err(Error::Inputs(vec![tree.locate(key, Part::Value, error)]));
+        }
     }
     Ok(compare)
 }
@@ -213,10 +265,14 @@ fn variant_name(tree: &mut Tree, others: &[Variant]) -> Result<String> {
 }
 
 fn only_what_a_race_allows(tree: &Tree, name: &str) -> Result<()> {
-    let Some(key) = tree.table.keys().find(|key| !RACED.contains(&key.as_str())) else { return Ok(()) };
+    // How the weights are stored, not which.
+    let stored =
+        |key: &str| key == "model" && tree.table[key].as_table().is_some_and(|model| model.keys().eq(["dtype"]));
+    let allowed = |key: &&String| RACED.contains(&key.as_str()) || stored(key);
+    let Some(key) = tree.table.keys().find(|key| !allowed(key)) else { return Ok(()) };
     let error =
         InputError::new(format!("variant `{name}` changes `{key}`, and all variants of a race see the same batches"))
-            .expected("adapter, base or optim")
+            .expected("adapter, base, model.dtype or optim")
             .hint("move it to the top of the recipe, or set `compare.mode = \"sequence\"`");
     Err(Error::Inputs(vec![tree.locate(key, Part::Key, error)]))
 }
