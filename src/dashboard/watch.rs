@@ -70,7 +70,7 @@ impl FromStr for Size {
         let number = |text: &str| text.parse().ok().filter(|n| (1..=1000).contains(n));
         let size = text.split_once('x').and_then(|(columns, lines)| Some((number(columns)?, number(lines)?)));
         let (columns, lines) = size.ok_or_else(|| {
-            Error::input("no size of a terminal").found(text).expected("COLSxROWS, as 100x30, up to 1000")
+            Error::input("no size of a terminal").key("--size").found(text).expected("COLSxROWS, as 100x30, up to 1000")
         })?;
         Ok(Self { columns, lines })
     }
