@@ -67,15 +67,12 @@ pub fn discover(dirs: &[PathBuf]) -> Result<Found> {
 }
 
 fn planned(dir: &Path, plan: &Plan, found: &mut Found) {
-    for variant in &plan.variants {
-        for &seed in &plan.seeds {
-            let dir = dir.join(variant).join(format!("seed-{seed}"));
-            let source = Source { variant: variant.clone(), seed: Some(seed), dir };
-            if source.metrics().is_file() {
-                found.sources.push(source);
-            } else {
-                found.missing.push(format!("{variant}, seed {seed}"));
-            }
+    for (variant, seed, dir) in plan.runs(dir) {
+        let source = Source { variant: variant.into(), seed: Some(seed), dir };
+        if source.metrics().is_file() {
+            found.sources.push(source);
+        } else {
+            found.missing.push(format!("{variant}, seed {seed}"));
         }
     }
 }

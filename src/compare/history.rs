@@ -93,11 +93,11 @@ impl Run {
         Ok(run)
     }
 
-    fn planned_seed(&self) -> Option<u64> {
+    pub fn planned_seed(&self) -> Option<u64> {
         self.start.as_ref()?.plan.get("seed")?.as_u64()
     }
 
-    pub(super) fn record(&mut self, Record { t, event, .. }: Record) {
+    pub(crate) fn record(&mut self, Record { t, event, .. }: Record) {
         self.seconds = t;
         match event {
             Event::RunStarted(start) => self.begin(start),
@@ -212,7 +212,7 @@ impl Run {
         metrics
     }
 
-    fn best_eval(&self) -> Option<Point> {
+    pub fn best_eval(&self) -> Option<Point> {
         let evals = self.evals.iter().map(|eval| eval.at).filter(|at| !at.loss.is_nan());
         evals.min_by(|a, b| a.loss.total_cmp(&b.loss))
     }

@@ -16,7 +16,7 @@ mod group;
 mod history;
 mod html;
 mod markdown;
-mod metric;
+pub(crate) mod metric;
 mod notes;
 mod pareto;
 mod plan;
@@ -31,14 +31,22 @@ mod write;
 
 use std::path::PathBuf;
 
+#[cfg(feature = "tui")]
+pub(crate) use history::Run;
 pub use history::last_eval_loss;
+#[cfg(feature = "tui")]
+pub(crate) use plan::FILE as PLAN;
 pub use plan::{Mode, Plan, Sweep, Tried, newest};
 pub use summary::Summary;
+#[cfg(feature = "tui")]
+pub(crate) use summary::{Setting, Variant};
+#[cfg(feature = "tui")]
+pub(crate) use verdict::Word;
 pub use write::{Pictures, default_out};
 
 use crate::{Error, Result};
 use figure::{Against, Cost, Figure};
-use group::Group;
+pub(crate) use group::Group;
 
 /// What a comparison is judged by, where its own plan is not to say.
 #[derive(Clone, Copy, Debug, Default)]

@@ -107,6 +107,13 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Variant, seed and directory of every run in `dir`, those to come included.
+    pub fn runs<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = (&'a str, u64, PathBuf)> {
+        let of =
+            move |variant: &'a String, seed| (variant.as_str(), seed, dir.join(variant).join(format!("seed-{seed}")));
+        self.variants.iter().flat_map(move |variant| self.seeds.iter().map(move |&seed| of(variant, seed)))
+    }
+
     /// This plan for a directory that has runs of an `earlier` one: they stay part of it, in their places.
     pub fn after(self, earlier: Self) -> Self {
         let joined = |earlier: Vec<String>, more: Vec<String>| {

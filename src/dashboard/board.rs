@@ -1,175 +1,157 @@
 //! What the records so far amount to.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 
-use crate::events::{Eval, Event, Line, Record, RunStarted, Status, Step};
-use crate::plot::Cell;
-use crate::plot::curve::{Point, smooth};
+use super::place::{Part, place};
+use super::run::Run;
+use crate::compare::{Group, Plan, Setting, Summary, metric};
+use crate::events::{Event, Kind, Line, Record};
 
-/// Speeds kept for the sparkline.
-const SPEEDS: usize = 256;
 /// Log lines kept.
 const LINES: usize = 5000;
 
 /// Everything the panels show, rebuilt from records alone.
 #[derive(Clone, Debug, Default)]
 pub struct Board {
+    /// Of the comparison whose runs these are.
+    pub plan: Option<Plan>,
+    /// In the order of their colours.
+    pub variants: Vec<Variant>,
     pub runs: Vec<Run>,
     pub log: VecDeque<Entry>,
+    /// What the report would say of the runs that have ended; counted when it is asked for.
+    summary: OnceCell<Option<Summary>>,
+    /// The run that was heard of last.
+    pub newest: Option<usize>,
+}
+
+/// Runs that differ in their seeds alone share a colour, a marker and a row.
+#[derive(Clone, Debug, Default)]
+pub struct Variant {
+    pub name: String,
+    /// In the order in which they began, without pilots that are over.
+    pub runs: Vec<usize>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Entry {
-    pub run: usize,
+    /// None for what the dashboard says itself.
+    pub run: Option<usize>,
+    /// Of the clock of all runs.
     pub t: f64,
     pub line: Line,
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct Run {
-    pub name: String,
-    pub start: Option<Box<RunStarted>>,
-    pub train: Vec<Point>,
-    pub evals: Vec<Point>,
-    pub last: Option<Step>,
-    pub eval: Option<Eval>,
-    /// Tokens a second, newest last.
-    pub speeds: VecDeque<f64>,
-    /// Step and clock of the newest save.
-    pub saved: Option<(usize, f64)>,
-    pub modules: Option<Modules>,
-    pub ended: Option<Status>,
-    /// What its clock shows.
-    pub t: f64,
-    tokens: usize,
-}
-
-/// The newest ranks or update norms of all adapted modules.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Modules {
-    pub measure: Measure,
-    pub step: usize,
-    pub cells: Vec<Cell>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Measure {
-    Rank { budget: usize },
-    UpdateNorm,
-}
-
 impl Board {
+    pub fn new(plan: Option<Plan>) -> Self {
+        let names = plan.iter().flat_map(|plan| plan.variants.clone());
+        let variants = names.map(|name| Variant { name, runs: Vec::new() }).collect();
+        Self { plan, variants, ..Self::default() }
+    }
+
     pub fn record(&mut self, record: &Record) {
         let index = self.index(&record.run);
+        self.newest = Some(index);
         if let Event::RunStarted(start) = &record.event {
-            self.log.retain(|entry| entry.run != index || entry.line.step.is_some_and(|s| s <= start.resumed_from));
-        }
-        if let Some(line) = Line::of(&record.event).filter(|_| !matches!(record.event, Event::Step(_))) {
-            self.log.push_back(Entry { run: index, t: record.t, line });
-            if self.log.len() > LINES {
-                self.log.pop_front();
-            }
+            let kept = |entry: &Entry| entry.line.step.is_some_and(|step| step <= start.resumed_from);
+            self.log.retain(|entry| entry.run != Some(index) || kept(entry));
         }
         self.runs[index].record(record);
+        if let Some(line) = Line::of(&record.event).filter(|line| !matches!(line.kind, Kind::Step | Kind::Pilot)) {
+            self.enter(Entry { run: Some(index), t: self.elapsed(), line });
+        }
+        if matches!(record.event, Event::RunEnded { .. } | Event::RunStarted(_)) {
+            self.summary.take();
+        }
+        if matches!(record.event, Event::RunEnded { .. }) && self.runs[index].part == Part::Pilot {
+            self.forget(index);
+        }
+    }
+
+    /// A line in the log that no run wrote.
+    pub fn note(&mut self, text: String) {
+        self.enter(Entry { run: None, t: self.elapsed(), line: Line { kind: Kind::Note, step: None, text } });
+    }
+
+    fn enter(&mut self, entry: Entry) {
+        self.log.push_back(entry);
+        if self.log.len() > LINES {
+            self.log.pop_front();
+        }
     }
 
     fn index(&mut self, name: &str) -> usize {
-        self.runs.iter().position(|run| run.name == name).unwrap_or_else(|| {
-            self.runs.push(Run { name: name.into(), ..Run::default() });
+        // Records of one run come in a row more often than not.
+        if let Some(newest) = self.newest.filter(|&newest| self.runs[newest].name == name) {
+            return newest;
+        }
+        let (variant, part) = place(name, self.plan.as_ref());
+        let variant = self.variants.iter().position(|known| known.name == variant).unwrap_or_else(|| {
+            self.variants.push(Variant { name: variant, runs: Vec::new() });
+            self.variants.len() - 1
+        });
+        let same = |run: &Run| run.variant == variant && run.part == part && (part != Part::Pilot || run.name == name);
+        let run = self.runs.iter().position(same).unwrap_or_else(|| {
+            self.runs.push(Run::new(name, variant, part));
             self.runs.len() - 1
-        })
-    }
-}
-
-impl Run {
-    fn record(&mut self, record: &Record) {
-        self.t = record.t;
-        match &record.event {
-            Event::RunStarted(start) => self.begin(start),
-            Event::Step(step) => self.step(step, record.t),
-            Event::Eval(eval) => {
-                self.evals.push(self.point(eval.step, record.t, eval.loss));
-                self.eval = Some(eval.clone());
-            }
-            Event::Ranks { step, budget, modules } => {
-                let cells = modules.iter().map(|m| Cell::new(&m.name, m.active as f64)).collect();
-                self.modules = Some(Modules { measure: Measure::Rank { budget: *budget }, step: *step, cells });
-            }
-            Event::Norms { step, modules } => {
-                // Ranks say more, and such a run has both.
-                if self.modules.as_ref().is_none_or(|m| m.measure == Measure::UpdateNorm) {
-                    let cells = modules.iter().map(|m| Cell::new(&m.name, m.update_norm)).collect();
-                    self.modules = Some(Modules { measure: Measure::UpdateNorm, step: *step, cells });
-                }
-            }
-            Event::Saved { step, .. } => self.saved = Some((*step, record.t)),
-            Event::RunEnded { status, .. } => self.ended = Some(*status),
-            Event::Pilot(_)
-            | Event::Sample { .. }
-            | Event::Note { .. }
-            | Event::Warning { .. }
-            | Event::Memory { .. } => {}
+        });
+        let runs = &mut self.variants[variant].runs;
+        if !runs.contains(&run) {
+            runs.push(run);
         }
+        run
     }
 
-    /// A run that goes on from a checkpoint takes back what it did after it; a fresh one takes back everything.
-    fn begin(&mut self, start: &RunStarted) {
-        let from = start.resumed_from;
-        if from == 0 {
-            *self = Run { name: std::mem::take(&mut self.name), t: self.t, ..Run::default() };
-        }
-        self.train.retain(|point| point.step <= from);
-        self.evals.retain(|point| point.step <= from);
-        self.tokens = self.train.last().map_or(0, |point| point.tokens);
-        self.ended = None;
-        self.start = Some(Box::new(start.clone()));
+    /// A pilot that is over has done its part; its time and its lines in the log stay.
+    fn forget(&mut self, index: usize) {
+        let Run { name, variant, t, history, .. } = &self.runs[index];
+        let (mut over, variant) = (Run { t: *t, ..Run::new(name, *variant, Part::Pilot) }, *variant);
+        over.history.state = history.state;
+        self.runs[index] = over;
+        self.variants[variant].runs.retain(|&run| run != index);
     }
 
-    fn step(&mut self, step: &Step, t: f64) {
-        self.tokens += step.tokens;
-        self.train.push(self.point(step.step, t, step.loss));
-        if step.step_ms > 0.0 {
-            self.speeds.push_back(step.tokens as f64 / step.step_ms * 1e3);
-        }
-        if self.speeds.len() > SPEEDS {
-            self.speeds.pop_front();
-        }
-        self.last = Some(step.clone());
+    pub fn summary(&self) -> Option<&Summary> {
+        self.summary.get_or_init(|| self.summarise()).as_ref()
     }
 
-    fn point(&self, step: usize, t: f64, loss: f64) -> Point {
-        Point { step, tokens: self.tokens, t, loss }
+    fn summarise(&self) -> Option<Summary> {
+        let ended = |variant: &Variant| {
+            let mut runs: Vec<_> = self.of(variant).filter(|run| run.ended().is_some()).collect();
+            runs.sort_by_key(|run| run.history.seed);
+            let runs: Vec<_> = runs.into_iter().map(|run| run.history.clone()).collect();
+            (!runs.is_empty()).then(|| Group { name: variant.name.clone(), runs })
+        };
+        let groups: Vec<_> = self.variants.iter().filter_map(ended).collect();
+        let reference = groups.iter().position(|group| group.name == self.reference())?;
+        let mode = self.plan.as_ref().map(|plan| plan.mode);
+        let chosen = self.plan.as_ref().and_then(|plan| plan.metric.clone());
+        let metric = chosen.unwrap_or_else(|| metric::primary(&groups));
+        let (notes, sweeps) = (Vec::new(), Vec::new());
+        Some(Summary::of(&groups, Setting { name: "", mode, metric, reference, notes, sweeps }))
     }
 
-    /// Steps done and to do.
-    pub fn progress(&self) -> (usize, usize) {
-        let resumed = self.start.as_ref().map_or(0, |start| start.resumed_from);
-        let done = self.last.as_ref().map_or(resumed, |step| step.step.max(resumed));
-        (done, self.start.as_ref().map_or(0, |start| start.steps).max(done))
+    /// The variant that the others are measured against.
+    pub fn reference(&self) -> &str {
+        let planned = self.plan.as_ref().map(|plan| plan.reference.as_str());
+        planned.or(self.variants.first().map(|variant| variant.name.as_str())).unwrap_or_default()
     }
 
-    /// Seconds still to go, from the pace of the last steps.
-    pub fn eta(&self) -> Option<f64> {
-        let (done, all) = self.progress();
-        let recent = &self.train[self.train.len().saturating_sub(50)..];
-        let (first, last) = (recent.first()?, recent.last()?);
-        let steps = last.step.checked_sub(first.step).filter(|&steps| steps > 0)?;
-        Some((last.t - first.t) / steps as f64 * (all - done) as f64)
+    /// Whether what is heard of last is a pilot.
+    pub fn is_piloting(&self) -> bool {
+        self.newest.is_some_and(|newest| self.runs[newest].part == Part::Pilot)
     }
 
-    /// Mean tokens a second over the last steps.
-    pub fn speed(&self) -> Option<f64> {
-        let recent: Vec<_> = self.speeds.iter().rev().take(20).copied().collect();
-        (!recent.is_empty()).then(|| recent.iter().sum::<f64>() / recent.len() as f64)
+    /// Runs of a variant, but pilots.
+    pub fn of<'a>(&'a self, variant: &'a Variant) -> impl DoubleEndedIterator<Item = &'a Run> {
+        variant.runs.iter().map(|&run| &self.runs[run]).filter(|run| run.part != Part::Pilot)
     }
 
-    /// Exponential moving average of the training loss, without its start-up bias; NaN where the loss was not finite.
-    pub fn smoothed(&self, beta: f64) -> Vec<f64> {
-        smooth(self.train.iter().map(|point| point.loss), beta)
-    }
-
-    /// A setting of the resolved recipe, by JSON pointer.
-    pub fn setting(&self, pointer: &str) -> Option<&serde_json::Value> {
-        self.start.as_ref()?.plan.pointer(pointer)
+    /// The run that stands for its variant: with the given seed if there is one, else the newest.
+    pub fn main(&self, variant: usize, seed: Option<u64>) -> Option<&Run> {
+        let variant = self.variants.get(variant)?;
+        let chosen = seed.and_then(|seed| self.of(variant).find(|run| run.part == Part::Seed(seed)));
+        chosen.or_else(|| self.of(variant).next_back())
     }
 }

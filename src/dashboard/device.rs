@@ -6,13 +6,16 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 use serde_json::Value;
 
-use super::board::Run;
+use super::run::Run;
 use super::{Dashboard, glyphs};
 use crate::events::{Step, units};
 
 pub fn title(d: &Dashboard) -> String {
-    let device = d.run().and_then(|run| run.start.as_ref()).map(|start| crate::events::printable(&start.device));
-    device.map_or("device".into(), |device| format!("device · {device}"))
+    let Some(run) = d.run() else { return "device".into() };
+    let device = run.history.start.as_ref().map(|start| start.device.as_str());
+    let whose = (d.board().variants.len() > 1).then_some(run.name.as_str());
+    let parts = ["device"].into_iter().chain(device).chain(whose);
+    crate::events::printable(&parts.collect::<Vec<_>>().join(" · "))
 }
 
 /// The whole panel.
@@ -49,7 +52,7 @@ pub fn line(d: &Dashboard, area: Rect, buf: &mut Buffer) {
         ("skipped", step.skipped.to_string()),
         ("saved", run.saved.map_or("-".into(), |(step, _)| step.to_string())),
     ];
-    for (label, value) in facts {
+    for (label, value) in facts.into_iter().filter(|(label, _)| *label != "skipped" || step.skipped > 0) {
         line.push_span(Span::styled(format!(" {label} "), d.theme.dim()));
         line.push_span(Span::raw(format!("{value} ")));
     }
@@ -60,17 +63,23 @@ type Row = (&'static str, Vec<Span<'static>>);
 
 /// Against the predicted peak, or the measured one where that is higher.
 fn memory(d: &Dashboard, run: &Run, step: &Step, width: usize) -> Row {
-    let predicted = run.start.as_ref().map_or(0, |start| start.memory.peak);
+    let alone = d.board().plan.is_none();
+    let predicted = run.history.start.as_ref().filter(|_| alone).map_or(0, |start| start.memory.peak);
     let top = predicted.max(step.peak_mem_bytes).max(1);
     let bar = glyphs::bar(step.mem_bytes as f64 / top as f64, width);
     ("memory", framed(d, bar, format!("{:>8}", units::bytes(step.mem_bytes))))
 }
 
 fn peak(d: &Dashboard, run: &Run, step: &Step) -> Row {
-    let predicted = run.start.as_ref().map(|start| start.memory.peak).filter(|&peak| peak > 0);
-    let predicted = predicted.map(|peak| format!(" of {} predicted", units::bytes(peak))).unwrap_or_default();
+    let predicted = run.history.start.as_ref().map(|start| start.memory.peak).filter(|&peak| peak > 0);
+    let about = match (predicted, &d.board().plan) {
+        // What variants do not share cannot be told from outside.
+        (_, Some(_)) => " of the process".into(),
+        (Some(peak), None) => format!(" of {} predicted", units::bytes(peak)),
+        (None, None) => String::new(),
+    };
     let measured = Span::raw(format!(" {}", units::bytes(step.peak_mem_bytes)));
-    ("peak", vec![measured, Span::styled(predicted, d.theme.dim())])
+    ("peak", vec![measured, Span::styled(about, d.theme.dim())])
 }
 
 fn speed(d: &Dashboard, run: &Run, width: usize) -> Row {

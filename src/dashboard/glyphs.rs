@@ -1,14 +1,16 @@
 //! Numbers drawn with characters: bars, sparklines, shades.
 
+use crate::plot::palette::{SERIES, shape};
+
 const LEFT: [&str; 9] = [" ", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"];
 const LOWER: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const SHADES: [&str; 5] = ["·", "░", "▒", "▓", "█"];
 
-/// One marker per run, told apart without colour.
-const MARKERS: [&str; 8] = ["●", "▲", "■", "◆", "○", "△", "□", "◇"];
+/// One marker per variant, told apart without colour; those of the report.
+const MARKERS: [&str; SERIES.len()] = ["●", "▲", "■", "◆", "○", "△", "□", "◇"];
 
-pub fn marker(run: usize) -> &'static str {
-    MARKERS[run % MARKERS.len()]
+pub fn marker(variant: usize) -> &'static str {
+    MARKERS[shape(variant)]
 }
 
 /// A bar of `width` cells, filled to eighths of a cell.
@@ -38,6 +40,12 @@ pub fn shade(fraction: f64) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_variants_look_alike() {
+        let looks: std::collections::HashSet<_> = (0..64).map(|i| (i % SERIES.len(), marker(i))).collect();
+        assert_eq!(looks.len(), 64);
+    }
 
     #[test]
     fn bars_fill_by_eighths() {

@@ -34,8 +34,10 @@ pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
 
 fn line<'a>(d: &Dashboard, entry: &'a Entry) -> Line<'a> {
     let mut line = Line::from(Span::styled(format!(" {} ", units::clock(entry.t)), d.theme.dim()));
-    if d.board().runs.len() > 1 {
-        line.push_span(Span::styled(format!("{} ", glyphs::marker(entry.run)), d.theme.run(entry.run)));
+    if d.board().variants.len() > 1 {
+        let variant = entry.run.and_then(|run| d.board().runs.get(run)).map(|run| run.variant);
+        let marker = variant.map_or(" ", glyphs::marker);
+        line.push_span(Span::styled(format!("{marker} "), d.theme.run(variant.unwrap_or(0))));
     }
     line.push_span(Span::styled(format!("{:<6} ", entry.line.kind.word()), d.theme.kind(entry.line.kind)));
     let step = entry.line.step.map(|step| step.to_string()).unwrap_or_default();

@@ -3,17 +3,27 @@
 //! [`Dashboard::apply`] takes in records and keys, [`Dashboard::view`] draws; neither touches a terminal, a file or a
 //! clock, so a recorded run replays to the same frames. [`DashboardSink`] runs it beside training, [`watch`] over files.
 
+mod act;
+mod axes;
 mod board;
 mod chart;
+mod clock;
 mod device;
+mod facts;
 mod glyphs;
+mod header;
 mod heat;
 mod keys;
 mod layout;
 mod log;
 mod picture;
+mod place;
 mod popup;
-mod runs;
+mod ranking;
+mod replay;
+mod run;
+mod sources;
+mod table;
 mod terminal;
 mod theme;
 mod thread;
@@ -25,16 +35,20 @@ mod recording;
 mod tests;
 
 pub use keys::Mode;
-pub use picture::svg;
 pub use theme::Theme;
 pub use thread::{DashboardSink, Tui, should_use};
-pub use watch::watch;
+pub use watch::{Size, picture, watch};
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use board::Board;
-use crossterm::event::{KeyCode, KeyEvent};
-use keys::Action;
+use crossterm::event::KeyEvent;
 use ratatui::Frame;
+use replay::Replay;
+use run::{Modules, Run};
 
+use crate::compare::Plan;
 use crate::events::{Record, Request};
 
 /// Something that happened.
@@ -45,6 +59,8 @@ pub enum Update {
     /// So many seconds have passed.
     Tick(f64),
     Resize,
+    /// Something to say in the log.
+    Note(String),
 }
 
 /// What a key asks of the world outside.
@@ -53,8 +69,19 @@ pub enum Effect {
     Ask(Request),
     /// As a signal would.
     Interrupt,
+    /// Write what is drawn into a file.
+    Picture,
     /// Leave the screen.
     Close,
+}
+
+/// What is looked at.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scene {
+    /// Of the comparison, where it is one. Variants get their colours in its order.
+    pub plan: Option<Plan>,
+    /// Of the run or comparison; pictures go there.
+    pub dir: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,16 +112,28 @@ const SMOOTHING: [f64; 3] = [0.0, 0.9, 0.99];
 pub struct Dashboard {
     mode: Mode,
     theme: Theme,
+    dir: PathBuf,
     live: Board,
     /// What is drawn instead of `live`, after `z`.
     frozen: Option<Board>,
+    /// Of watched runs.
+    replay: Replay,
     focus: Panel,
     zoomed: bool,
     popup: Option<Popup>,
+    /// Place among the variants.
     selected: usize,
+    /// The newest where it is none.
+    seed: Option<u64>,
+    /// Variants that the chart leaves out.
+    hidden: BTreeSet<usize>,
     smoothing: usize,
     axis: Axis,
+    /// How often the x range has been halved.
+    halvings: u32,
     log_scale: bool,
+    norms: bool,
+    numbers: bool,
     paused: bool,
     stopping: bool,
     /// Lines scrolled up from the newest.
@@ -104,19 +143,26 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    pub fn new(mode: Mode, theme: Theme) -> Self {
+    pub fn new(mode: Mode, theme: Theme, scene: Scene) -> Self {
         Self {
             mode,
             theme,
-            live: Board::default(),
+            dir: scene.dir,
+            live: Board::new(scene.plan),
             frozen: None,
+            replay: Replay::default(),
             focus: Panel::Loss,
             zoomed: false,
             popup: None,
             selected: 0,
+            seed: None,
+            hidden: BTreeSet::new(),
             smoothing: 1,
             axis: Axis::Step,
+            halvings: 0,
             log_scale: false,
+            norms: false,
+            numbers: false,
             paused: false,
             stopping: false,
             scroll: 0,
@@ -128,12 +174,21 @@ impl Dashboard {
     /// Takes in what happened; says what is asked of the world outside.
     pub fn apply(&mut self, update: Update) -> Option<Effect> {
         match update {
-            Update::Record(record) => self.live.record(&record),
-            Update::Key(key) => return self.key(key),
-            Update::Tick(seconds) => {
-                self.live.runs.iter_mut().filter(|run| run.ended.is_none()).for_each(|run| run.t += seconds);
+            Update::Record(record) => {
+                self.live.record(&record);
+                if self.mode == Mode::Watch {
+                    self.replay.push(*record, self.live.elapsed());
+                }
             }
+            Update::Key(key) => return self.key(key),
+            Update::Tick(seconds) if self.mode == Mode::Watch => self.replay.tick(self.live.plan.as_ref(), seconds),
+            Update::Tick(seconds) => self.live.tick(seconds),
             Update::Resize => {}
+            Update::Note(text) => {
+                let shown = self.replay.board_mut().or(self.frozen.as_mut());
+                shown.into_iter().for_each(|board| board.note(text.clone()));
+                self.live.note(text);
+            }
         }
         None
     }
@@ -144,111 +199,38 @@ impl Dashboard {
         layout::draw(self, area, frame.buffer_mut());
     }
 
-    fn key(&mut self, key: KeyEvent) -> Option<Effect> {
-        let action = keys::action(key, self.mode);
-        if action == Some(Action::Interrupt) {
-            self.stopping = true;
-            return Some(if self.mode == Mode::Train { Effect::Interrupt } else { Effect::Close });
-        }
-        if self.typing {
-            self.type_into_find(key.code);
-            return None;
-        }
-        match self.popup.take() {
-            Some(Popup::Quit) => self.answer(key.code),
-            Some(Popup::Help) => None,
-            None => self.act(action?),
-        }
-    }
-
-    fn act(&mut self, action: Action) -> Option<Effect> {
-        let runs = self.board().runs.len().max(1);
-        match action {
-            Action::Quit if self.mode == Mode::Watch => return Some(Effect::Close),
-            Action::Quit => self.popup = Some(Popup::Quit),
-            Action::Interrupt => return Some(Effect::Interrupt),
-            Action::Ask(request) => {
-                self.paused ^= request == Request::TogglePause;
-                return Some(Effect::Ask(request));
-            }
-            Action::NextPanel => self.turn(1),
-            Action::PreviousPanel => self.turn(PANELS.len() - 1),
-            Action::NextRun => self.selected = (self.selected + 1) % runs,
-            Action::PreviousRun => self.selected = (self.selected + runs - 1) % runs,
-            Action::ScrollUp => self.scroll = (self.scroll + 1).min(self.board().log.len().saturating_sub(1)),
-            Action::ScrollDown => self.scroll = self.scroll.saturating_sub(1),
-            Action::Zoom => self.zoomed = !self.zoomed,
-            Action::Smooth => self.smoothing = (self.smoothing + 1) % SMOOTHING.len(),
-            Action::Axis => {
-                self.axis = match self.axis {
-                    Axis::Step => Axis::Tokens,
-                    Axis::Tokens => Axis::Time,
-                    Axis::Time => Axis::Step,
-                }
-            }
-            Action::Log => self.log_scale = !self.log_scale,
-            Action::Find => {
-                (self.typing, self.focus, self.scroll) = (true, Panel::Log, 0);
-                self.find.clear();
-            }
-            Action::Freeze => self.frozen = if self.frozen.is_some() { None } else { Some(self.live.clone()) },
-            Action::Help => self.popup = Some(Popup::Help),
-            Action::Back => {
-                self.zoomed = false;
-                self.find.clear();
-            }
-        }
-        None
-    }
-
-    /// The focus goes round the panels that have something to show.
-    fn turn(&mut self, by: usize) {
-        let at = |panel| PANELS.iter().position(|&p| p == panel).unwrap_or(0);
-        loop {
-            self.focus = PANELS[(at(self.focus) + by) % PANELS.len()];
-            if self.focus != Panel::Modules || self.modules().is_some() {
-                break;
-            }
-        }
-    }
-
-    fn answer(&mut self, code: KeyCode) -> Option<Effect> {
-        let request = match code {
-            KeyCode::Char('s') => Request::Stop,
-            KeyCode::Char('k') => Request::StopNow,
-            KeyCode::Esc | KeyCode::Char('q' | 'n') => return None,
-            _ => {
-                self.popup = Some(Popup::Quit);
-                return None;
-            }
-        };
-        self.stopping = true;
-        Some(Effect::Ask(request))
-    }
-
-    fn type_into_find(&mut self, code: KeyCode) {
-        match code {
-            KeyCode::Char(c) => self.find.push(c),
-            KeyCode::Backspace => drop(self.find.pop()),
-            KeyCode::Enter => self.typing = false,
-            KeyCode::Esc => {
-                self.typing = false;
-                self.find.clear();
-            }
-            _ => {}
+    /// How often a [`Tick`](Update::Tick) changes what is drawn, in seconds; none where it never does.
+    fn pace(&self) -> Option<f64> {
+        match self.mode {
+            Mode::Train => Some(1.0),
+            Mode::Watch => self.replay.is_playing().then_some(0.0),
         }
     }
 
     fn board(&self) -> &Board {
-        self.frozen.as_ref().unwrap_or(&self.live)
+        self.replay.board().or(self.frozen.as_ref()).unwrap_or(&self.live)
     }
 
-    fn run(&self) -> Option<&board::Run> {
-        self.board().runs.get(self.selected)
+    /// The run that stands for a variant.
+    fn main(&self, variant: usize) -> Option<&Run> {
+        self.board().main(variant, self.seed)
     }
 
-    fn modules(&self) -> Option<&board::Modules> {
-        self.run()?.modules.as_ref().filter(|modules| !modules.cells.is_empty())
+    /// That of the selected variant.
+    fn run(&self) -> Option<&Run> {
+        self.main(self.selected)
+    }
+
+    /// What the map shows: ranks where there are any, unless norms are asked for.
+    fn modules(&self) -> Option<&Modules> {
+        let run = self.run()?;
+        let [first, second] = if self.norms { [&run.norms, &run.ranks] } else { [&run.ranks, &run.norms] };
+        first.as_ref().or(second.as_ref()).filter(|modules| !modules.cells.is_empty())
+    }
+
+    /// Whether there is a map, or may be.
+    fn has_map(&self) -> bool {
+        self.board().plan.is_some() || self.modules().is_some()
     }
 
     fn beta(&self) -> f64 {

@@ -3,14 +3,15 @@
 //! Lines, blocks and braille dots are drawn as shapes, so that the picture does not depend on what fonts a reader has.
 
 use std::fmt::Write;
+use std::fs::OpenOptions;
+use std::path::PathBuf;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
-use super::{Dashboard, Mode, Theme, Update};
-use crate::events::Record;
+use super::Dashboard;
 use crate::plot::palette;
 
 /// Pixels of a cell and of the frame around all of them.
@@ -21,15 +22,38 @@ const PAD: f64 = 15.0;
 const PAPER: &str = "#14161b";
 const INK: &str = "#d7dae0";
 
-/// The dashboard after `records`, drawn on a terminal of `width` by `height` characters.
-pub fn svg(records: &[Record], width: u16, height: u16) -> String {
-    let mut dashboard = Dashboard::new(Mode::Train, Theme::Color);
-    for record in records {
-        dashboard.apply(Update::Record(Box::new(record.clone())));
-    }
+/// What the dashboard draws on a terminal of so many columns and lines.
+pub fn svg(dashboard: &Dashboard, (width, height): (u16, u16)) -> String {
     let Ok(mut terminal) = Terminal::new(TestBackend::new(width.max(1), height.max(1)));
     let Ok(_) = terminal.draw(|frame| dashboard.view(frame));
     draw(terminal.backend().buffer())
+}
+
+/// Writes that picture into the directory of what is looked at, beside earlier ones; says where, or why not.
+pub fn save(dashboard: &Dashboard, size: (u16, u16)) -> String {
+    let write = || -> std::io::Result<PathBuf> {
+        let (path, mut file) = create(dashboard)?;
+        std::io::Write::write_all(&mut file, svg(dashboard, size).as_bytes())?;
+        Ok(path)
+    };
+    match write() {
+        Ok(path) => format!("the frame is in {}", path.display()),
+        Err(error) => format!("no picture in {}: {error}", dashboard.dir.display()),
+    }
+}
+
+/// `dashboard.svg`, or `dashboard-2.svg` and so on where it is there.
+fn create(dashboard: &Dashboard) -> std::io::Result<(PathBuf, std::fs::File)> {
+    let mut number = 1;
+    loop {
+        let name = if number == 1 { "dashboard.svg".into() } else { format!("dashboard-{number}.svg") };
+        let path = dashboard.dir.join(name);
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn draw(buffer: &Buffer) -> String {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde_json::json;
 
+use crate::compare::{Mode, Plan};
 use crate::events::{Eval, Event, ModuleNorm, ModuleRank, Record, Status, Step, Verify};
 
 pub const STEPS: usize = 200;
@@ -18,6 +19,73 @@ pub struct Script {
     pub run: &'static str,
     pub floor: f64,
     pub seed: u64,
+}
+
+/// A comparison of four variants with two seeds.
+pub fn plan() -> Plan {
+    let variants = ["lora", "adalora", "vera", "dora"].map(String::from).into();
+    Plan {
+        name: "tiny/methods".into(),
+        reference: "lora".into(),
+        mode: Mode::Race,
+        metric: None,
+        seeds: vec![0, 1],
+        variants,
+        sweeps: Vec::new(),
+    }
+}
+
+/// Its records, as they come: in the first seed dora diverges at step 60, in the second the others are at step `last`, and dora
+/// has not begun.
+pub fn race(last: usize) -> Vec<Record> {
+    let floors = [0.92, 0.84, 1.31];
+    let script = |run, floor, seed| Script { run, floor, seed }.records();
+    let mut first = vec![
+        script("lora/seed-0", floors[0], 1),
+        script("adalora/seed-0", floors[1], 2),
+        script("vera/seed-0", floors[2], 3),
+    ];
+    first.push(diverging(script("dora/seed-0", 0.9, 4), 60));
+    let mut second = vec![
+        script("lora/seed-1", floors[0] + 0.02, 5),
+        script("adalora/seed-1", floors[1] + 0.03, 6),
+        script("vera/seed-1", floors[2] - 0.02, 7),
+    ];
+    second.iter_mut().for_each(|run| run.retain(|record| record.t <= last as f64 / 5.0 + 1.0));
+    let mut records: Vec<_> = in_turns(first).into_iter().chain(in_turns(second)).collect();
+    records.iter_mut().filter(|record| record.run.starts_with("adalora")).for_each(rank_budget);
+    records
+}
+
+fn in_turns(runs: Vec<Vec<Record>>) -> Vec<Record> {
+    let mut records = runs.concat();
+    records.sort_by(|a, b| a.t.total_cmp(&b.t));
+    records
+}
+
+/// The run up to a step whose loss is no number.
+fn diverging(mut records: Vec<Record>, at: usize) -> Vec<Record> {
+    records.truncate(records.iter().position(|r| r.event.step() == Some(at)).unwrap_or(records.len()));
+    let Some(t) = records.last().map(|record| record.t) else { return records };
+    let step = Step { step: at, loss: f64::NAN, ..Step::default() };
+    let ended = Event::RunEnded { status: Status::Diverged, seconds: t, verify: None };
+    records.extend([Event::Step(step), ended].map(|event| Record { run: "dora/seed-0".into(), t, event }));
+    records
+}
+
+/// Makes a run's recipe that of AdaLoRA, and its norms ranks that shrink.
+fn rank_budget(record: &mut Record) {
+    let run = record.run.clone();
+    match &mut record.event {
+        Event::RunStarted(start) => {
+            start.plan["adapter"] = json!({"adalora": {"init_rank": 12, "target_rank": 3, "final_steps": 60}});
+        }
+        Event::Norms { step, .. } => {
+            let event = ranks(&run, 12 - *step / 25, *step).event;
+            *record = Record { event, ..record.clone() };
+        }
+        _ => {}
+    }
 }
 
 impl Script {
@@ -114,9 +182,9 @@ fn norms(step: usize) -> Vec<ModuleNorm> {
     modules(4).map(|(layer, i, name)| ModuleNorm { name, update_norm: grown * weight(layer, i) }).collect()
 }
 
-/// Ranks of a deeper model, as a method with a rank budget reports them.
-pub fn ranks(run: &str, step: usize) -> Record {
-    let active = |layer: usize, i: usize| (layer * (i + 2) / 9 + i) % 13;
+/// Ranks of a deeper model, at most `most` of 12, as a method with a rank budget reports them.
+pub fn ranks(run: &str, most: usize, step: usize) -> Record {
+    let active = |layer: usize, i: usize| ((layer * (i + 2) / 9 + i) % 13).min(most);
     let modules: Vec<_> = modules(24)
         .map(|(layer, i, name)| ModuleRank { name, active: active(layer, i), total: 12, importance: 0.01 })
         .collect();

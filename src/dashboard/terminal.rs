@@ -10,7 +10,7 @@ use crossterm::{cursor, execute, terminal};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 
-use super::{Dashboard, Effect, Mode, Update};
+use super::{Dashboard, Effect, Update, picture};
 use crate::events::Record;
 use crate::{Error, Result};
 
@@ -49,6 +49,12 @@ impl Screen {
         execute!(stderr(), terminal::EnterAlternateScreen, cursor::Hide)?;
         let backend = CrosstermBackend::new(BufWriter::with_capacity(1 << 16, stderr()));
         Ok(Self { terminal: Terminal::new(backend)?, input: true })
+    }
+
+    /// Columns and lines.
+    fn size(&self) -> (u16, u16) {
+        let size = self.terminal.size().unwrap_or_default();
+        (size.width, size.height)
     }
 
     fn draw(&mut self, dashboard: &Dashboard) -> io::Result<()> {
@@ -111,7 +117,7 @@ pub fn drive(
     act: impl Fn(Effect),
 ) -> Result<()> {
     let gone = |error| Error::Failed(format!("the terminal is gone: {error}"));
-    let (mut changed, mut second) = (true, Instant::now());
+    let (mut changed, mut tick) = (true, Instant::now());
     loop {
         let deadline = Instant::now() + FRAME;
         let Feed { records, end } = feed()?;
@@ -122,9 +128,14 @@ pub fn drive(
         if end {
             return Ok(());
         }
-        if dashboard.mode == Mode::Train && second.elapsed() >= Duration::from_secs(1) {
-            dashboard.apply(Update::Tick(second.elapsed().as_secs_f64()));
-            (changed, second) = (true, Instant::now());
+        let passed = tick.elapsed().as_secs_f64();
+        match dashboard.pace() {
+            Some(pace) if passed >= pace => {
+                dashboard.apply(Update::Tick(passed));
+                (changed, tick) = (true, Instant::now());
+            }
+            Some(_) => {}
+            None => tick = Instant::now(),
         }
         if std::mem::take(&mut changed) {
             screen.draw(&dashboard).map_err(gone)?;
@@ -132,6 +143,10 @@ pub fn drive(
         while let Some(update) = screen.next(deadline) {
             match dashboard.apply(update) {
                 Some(Effect::Close) => return Ok(()),
+                Some(Effect::Picture) => {
+                    let said = picture::save(&dashboard, screen.size());
+                    dashboard.apply(Update::Note(said));
+                }
                 Some(effect) => act(effect),
                 None => {}
             }

@@ -1,3 +1,5 @@
+mod race;
+
 use std::time::{Duration, Instant};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -9,7 +11,7 @@ use super::*;
 use crate::events::{Event, Step, read};
 
 fn replayed(mode: Mode, theme: Theme, records: &[Record]) -> Dashboard {
-    let mut dashboard = Dashboard::new(mode, theme);
+    let mut dashboard = Dashboard::new(mode, theme, Scene::default());
     for record in records {
         assert_eq!(dashboard.apply(Update::Record(Box::new(record.clone()))), None);
     }
@@ -44,7 +46,8 @@ fn press(dashboard: &mut Dashboard, keys: &str) -> Vec<Effect> {
         '\t' => KeyCode::Tab,
         '\n' => KeyCode::Enter,
         '\x1b' => KeyCode::Esc,
-        '>' => KeyCode::Right,
+        '→' => KeyCode::Right,
+        '←' => KeyCode::Left,
         '^' => KeyCode::Up,
         c => KeyCode::Char(c),
     };
@@ -63,11 +66,10 @@ fn frames_of_a_recorded_run() {
 #[test]
 fn frames_of_several_runs() {
     let mut records = several();
-    insta::assert_snapshot!("several", frame(&replayed(Mode::Watch, Theme::Color, &records), 100, 30));
     insta::assert_snapshot!("several_mono", frame(&replayed(Mode::Watch, Theme::Mono, &records), 100, 30));
-    records.push(recording::ranks("adalora", 200));
+    records.push(recording::ranks("adalora", 12, 200));
     let mut dashboard = replayed(Mode::Train, Theme::Mono, &records);
-    press(&mut dashboard, ">");
+    press(&mut dashboard, "←");
     insta::assert_snapshot!("ranks", frame(&dashboard, 120, 40));
 }
 
@@ -85,17 +87,19 @@ fn frames_without_a_heat_map_and_with_popups() {
 
 #[test]
 fn every_size_can_be_drawn() {
-    let mut dashboards = [recorded(), replayed(Mode::Watch, Theme::Mono, &several())];
+    let mut dashboards = [recorded(), replayed(Mode::Watch, Theme::Mono, &several()), race::race(Mode::Watch, 120)];
     dashboards[1].log_scale = true;
-    let empty = Dashboard::new(Mode::Train, Theme::Color);
+    let empty = Dashboard::new(Mode::Train, Theme::Color, Scene::default());
     for (width, height) in (1..=130).flat_map(|w| [1, 2, 3, 5, 9, 15, 16, 17, 24, 31].map(|h| (w, h))) {
-        frame(&dashboards[width as usize % 2], width, height);
+        frame(&dashboards[width as usize % 3], width, height);
         frame(&empty, width, height);
     }
-    for keys in ["\t", "\t", "f", "\t", "\t", "f", "?", "\x1bq"] {
+    for keys in ["\t", "\t", "f", "\t", "n", "\t", "<", "f", "?", "\x1bq"] {
         press(&mut dashboards[0], keys);
+        press(&mut dashboards[2], keys);
         for size in 1..=60 {
             frame(&dashboards[0], size, 1 + size / 3);
+            frame(&dashboards[2], size, 1 + size / 3);
         }
     }
 }
@@ -184,7 +188,7 @@ fn a_resumed_run_takes_back_what_it_did_after_the_checkpoint() {
     start.resumed_from = 150;
     dashboard.apply(Update::Record(Box::new(again)));
     let run = &dashboard.live.runs[0];
-    assert_eq!((run.train.len(), run.evals.len(), run.ended), (150, 4, None));
+    assert_eq!((run.history.train.len(), run.history.evals.len(), run.ended()), (150, 4, None));
     // Read from the first record again, as after a rewrite of the file: nothing doubles.
     for record in &records {
         dashboard.apply(Update::Record(Box::new(record.clone())));
@@ -210,12 +214,9 @@ fn long_runs_stay_fast() {
 #[test]
 fn the_picture_is_well_formed() {
     let records = read(recording::path()).unwrap();
-    let svg = svg(&records, 100, 30);
+    let svg = picture::svg(&replayed(Mode::Train, Theme::Color, &records), (100, 30));
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
     assert!(svg.contains("<circle ") && svg.contains(">lowrank<"));
     let open = svg.matches('<').count();
     assert_eq!(open, svg.matches("/>").count() + 2 * svg.matches("</text>").count() + 2, "an element is not closed");
-    if let Some(path) = std::env::var_os("LOWRANK_PICTURE") {
-        std::fs::write(path, svg).unwrap();
-    }
 }

@@ -44,6 +44,11 @@ impl Theme {
         self.fg(75).add_modifier(Modifier::BOLD)
     }
 
+    /// Something said in a sentence.
+    pub fn words(self) -> Style {
+        self.fg(151)
+    }
+
     pub fn strong(self) -> Style {
         Style::new().add_modifier(Modifier::BOLD)
     }

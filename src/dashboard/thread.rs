@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::terminal::{self, Feed, Screen};
-use super::{Dashboard, Effect, Mode, Theme};
+use super::{Dashboard, Effect, Mode, Scene, Theme, place, sources};
 use crate::events::{Control, Event, Record, Sink};
 use crate::{Error, Result};
 
@@ -54,35 +54,39 @@ fn in_foreground() -> bool {
 
 /// Draws what it is told on its own thread, on stderr's terminal, and passes keys on to a [`Control`].
 ///
-/// The screen is left when the last run has ended, or when the sink is dropped: add it to the bus before a
+/// The screen is left when the sink is dropped; beside a single run also when that has ended: add it to the bus before a
 /// [summary](crate::events::Console::summary), which then prints on the normal screen.
 pub struct DashboardSink {
     mailbox: Arc<Mailbox>,
     thread: Option<JoinHandle<()>>,
-    running: usize,
+    /// Whether more runs follow one that ends.
+    several: bool,
 }
 
 impl DashboardSink {
-    /// Takes the terminal for `runs` runs.
+    /// Takes the terminal. What runs of a comparison have written before is drawn too.
     ///
     /// # Errors
-    /// [`Error::Failed`] if the terminal cannot be switched or no thread started.
-    pub fn start(control: &Control, runs: usize) -> Result<Self> {
+    /// An input error for a file in its directory that is none of a run, [`Error::Failed`] if the terminal cannot be switched
+    /// or no thread started.
+    pub fn start(control: &Control, scene: Scene) -> Result<Self> {
+        let (several, past) = (scene.plan.is_some(), sources::past(&scene)?);
         let screen = Screen::enter()?;
         control.on_exit(terminal::restore);
         let (mailbox, control) = (Arc::new(Mailbox::default()), control.clone());
+        past.iter().for_each(|record| mailbox.put(record));
         let inbox = mailbox.clone();
         let act = move |effect| match effect {
             Effect::Ask(request) => control.request(request),
             Effect::Interrupt => control.interrupt(signal_hook::consts::SIGINT),
-            Effect::Close => {}
+            Effect::Picture | Effect::Close => {}
         };
-        let dashboard = Dashboard::new(Mode::Train, Theme::detect());
+        let dashboard = Dashboard::new(Mode::Train, Theme::detect(), scene);
         // A terminal that goes away ends the drawing, not the training.
         let draw = move || drop(terminal::drive(screen, dashboard, || Ok(inbox.take()), act));
         let thread = std::thread::Builder::new().name("dashboard".into()).spawn(draw);
         let thread = thread.map_err(|error| Error::Failed(format!("no thread for the dashboard: {error}")))?;
-        Ok(Self { mailbox, thread: Some(thread), running: runs.max(1) })
+        Ok(Self { mailbox, thread: Some(thread), several })
     }
 
     fn close(&mut self) {
@@ -96,11 +100,8 @@ impl DashboardSink {
 impl Sink for DashboardSink {
     fn record(&mut self, record: &Record) {
         self.mailbox.put(record);
-        if matches!(record.event, Event::RunEnded { .. }) {
-            self.running = self.running.saturating_sub(1);
-            if self.running == 0 {
-                self.close();
-            }
+        if !self.several && matches!(record.event, Event::RunEnded { .. }) && !place::is_pilot(&record.run) {
+            self.close();
         }
     }
 }
@@ -122,8 +123,8 @@ impl Mailbox {
     fn put(&self, record: &Record) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         if records.len() >= CAPACITY
-            && let (Event::Step(new), Some(last)) = (&record.event, records.last_mut())
-            && last.run == record.run
+            && let Event::Step(new) = &record.event
+            && let Some(last) = records.iter_mut().rev().find(|last| last.run == record.run)
             && let Event::Step(old) = &mut last.event
         {
             let tokens = old.tokens;
@@ -165,14 +166,20 @@ mod tests {
     fn a_full_mailbox_merges_steps_and_keeps_everything_else() {
         let record = |event| Record { run: "r".into(), t: 0.0, event };
         let mailbox = Mailbox::default();
-        for step in 1..=CAPACITY + 10 {
-            mailbox.put(&record(Event::Step(Step { step, tokens: 2, ..Step::default() })));
+        // Two runs take turns.
+        for step in 1..=CAPACITY / 2 + 10 {
+            for run in ["r", "s"] {
+                let event = Event::Step(Step { step, tokens: 2, ..Step::default() });
+                mailbox.put(&Record { run: run.into(), ..record(event) });
+            }
         }
         mailbox.put(&record(Event::Saved { step: 1, path: "x".into() }));
         let records = mailbox.take().records;
         assert_eq!(records.len(), CAPACITY + 1);
-        let Event::Step(last) = &records[CAPACITY - 1].event else { panic!() };
-        assert_eq!((last.step, last.tokens), (CAPACITY + 10, 22));
+        for last in &records[CAPACITY - 2..CAPACITY] {
+            let Event::Step(step) = &last.event else { panic!() };
+            assert_eq!((step.step, step.tokens), (CAPACITY / 2 + 10, 22), "{}", last.run);
+        }
         assert!(mailbox.take().records.is_empty());
     }
 }

@@ -1,44 +1,79 @@
 //! Replays finished runs and follows live ones, from their `metrics.jsonl` alone.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use super::picture::svg;
 use super::terminal::{self, Feed, Screen};
 use super::thread::{Tui, should_use};
-use super::{Dashboard, Mode, Theme};
-use crate::events::{Color, Console, Event, Format, Record, Sink, Tail};
+use super::{Dashboard, Mode, Theme, Update, sources};
+use crate::events::{Color, Console, Event, Format, Sink};
 use crate::{Error, Result};
-
-const FILE: &str = "metrics.jsonl";
 
 /// Shows all `runs` in one dashboard until `q`. Where there is no terminal, or `tui` says so, prints their lines until they have ended.
 ///
-/// A run is its directory, a directory of such directories, or the file itself.
+/// A run is its directory, a comparison, a directory of such directories, or the file itself.
 ///
 /// # Errors
 /// [`Error::Input`] for a directory without a run and for a file that holds something else.
 pub fn watch(runs: &[PathBuf], tui: Tui) -> Result<()> {
-    let mut sources = Vec::new();
-    for path in runs {
-        sources.extend(find(path)?);
-    }
-    let mut sources = sources.iter().map(Source::open).collect::<Result<Vec<_>>>()?;
-    relabel(&mut sources);
-    let mut feed = move || -> Result<Feed> {
-        let mut records = Vec::new();
-        for source in &mut sources {
-            records.extend(source.poll()?);
-        }
-        Ok(Feed { records, end: false })
-    };
+    let (scene, mut sources) = sources::open(runs)?;
+    let mut feed = move || -> Result<Feed> { Ok(Feed { records: sources.poll()?, end: false }) };
     // A file that cannot be read is told before the screen is taken.
     let mut first = Some(feed()?);
     let mut feed = move || first.take().map_or_else(&mut feed, Ok);
     if should_use(tui) {
-        return terminal::drive(Screen::enter()?, Dashboard::new(Mode::Watch, Theme::detect()), feed, |_| {});
+        return terminal::drive(Screen::enter()?, Dashboard::new(Mode::Watch, Theme::detect(), scene), feed, |_| {});
     }
     print(&mut feed)
+}
+
+/// One frame as an SVG picture: of all `runs` at `share` of their time, 1 for as they stand now.
+///
+/// # Errors
+/// As [`watch`].
+pub fn picture(runs: &[PathBuf], size: Size, share: f64) -> Result<String> {
+    let (scene, mut sources) = sources::open(runs)?;
+    let mut dashboard = Dashboard::new(Mode::Watch, Theme::Color, scene);
+    for record in sources.poll()? {
+        dashboard.apply(Update::Record(Box::new(record)));
+    }
+    dashboard.show_as_live(share);
+    Ok(svg(&dashboard, (size.columns, size.lines)))
+}
+
+impl Dashboard {
+    /// What the dashboard beside the runs drew when so much of their time had passed.
+    pub(super) fn show_as_live(&mut self, share: f64) {
+        self.replay.at(self.live.plan.as_ref(), share);
+        if let Some(board) = self.replay.board() {
+            self.live = board.clone();
+        }
+        (self.replay, self.mode) = (Default::default(), Mode::Train);
+    }
+}
+
+/// Of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    pub columns: u16,
+    pub lines: u16,
+}
+
+impl FromStr for Size {
+    type Err = Error;
+
+    /// `100x30`; at most 1000 each.
+    fn from_str(text: &str) -> Result<Self> {
+        let number = |text: &str| text.parse().ok().filter(|n| (1..=1000).contains(n));
+        let size = text.split_once('x').and_then(|(columns, lines)| Some((number(columns)?, number(lines)?)));
+        let (columns, lines) = size.ok_or_else(|| {
+            Error::input("no size of a terminal").key("--size").found(text).expected("COLSxROWS, as 100x30, up to 1000")
+        })?;
+        Ok(Self { columns, lines })
+    }
 }
 
 /// One line per report, until every run that began has ended.
@@ -60,82 +95,16 @@ fn print(feed: &mut dyn FnMut() -> Result<Feed>) -> Result<()> {
     }
 }
 
-struct Source {
-    tail: Tail,
-    path: PathBuf,
-    /// Shown instead of the run's own name.
-    label: Option<String>,
-}
-
-impl Source {
-    fn open(path: &PathBuf) -> Result<Self> {
-        Ok(Self { tail: Tail::open(path)?, path: path.clone(), label: None })
-    }
-
-    fn poll(&mut self) -> Result<Vec<Record>> {
-        let mut records = self.tail.poll()?;
-        if let Some(label) = &self.label {
-            records.iter_mut().for_each(|record| record.run.clone_from(label));
-        }
-        Ok(records)
-    }
-}
-
-/// Several runs go by their directories: two of them may well have the same name.
-fn relabel(sources: &mut [Source]) {
-    if sources.len() < 2 {
-        return;
-    }
-    let short =
-        |source: &Source| -> Option<String> { Some(source.path.parent()?.file_name()?.to_string_lossy().into_owned()) };
-    let names: HashSet<_> = sources.iter().map(short).collect();
-    let unique = names.len() == sources.len();
-    for source in sources {
-        let long = source.path.parent().unwrap_or(&source.path).display().to_string();
-        source.label = short(source).filter(|_| unique).or(Some(long));
-    }
-}
-
-fn find(path: &Path) -> Result<Vec<PathBuf>> {
-    let files = if path.is_file() { vec![path.to_path_buf()] } else { search(path, 2) };
-    if files.is_empty() {
-        let error = Error::input("no run here").file(path).expected(format!("a directory with a {FILE}"));
-        return Err(error.hint("training writes one below runs/").into());
-    }
-    Ok(files)
-}
-
-/// The runs in a directory, sorted; those of a comparison are up to two levels down.
-fn search(directory: &Path, depth: usize) -> Vec<PathBuf> {
-    let file = directory.join(FILE);
-    if file.is_file() {
-        return vec![file];
-    }
-    let Some(entries) = std::fs::read_dir(directory).ok().filter(|_| depth > 0) else { return Vec::new() };
-    let mut below: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-    below.sort();
-    below.iter().flat_map(|directory| search(directory, depth - 1)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn runs_are_found_in_and_below_a_directory_and_told_apart() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(watch(&[dir.path().into()], Tui::Never).unwrap_err().exit_code(), 2);
-        for name in ["a/seed-0", "b/seed-0"] {
-            std::fs::create_dir_all(dir.path().join(name)).unwrap();
-            let record = r#"{"run":"x","t":0.0,"event":"saved","step":1,"path":"p"}"#;
-            std::fs::write(dir.path().join(name).join(FILE), format!("{record}\n")).unwrap();
+    fn sizes_are_read_and_nonsense_is_told() {
+        assert_eq!("100x30".parse::<Size>().unwrap(), Size { columns: 100, lines: 30 });
+        for wrong in ["100", "0x30", "100x", "100x30x1", "-1x3", "9999x9"] {
+            let told = wrong.parse::<Size>().unwrap_err().to_string();
+            assert!(told.contains("COLSxROWS") && told.contains(wrong), "{told}");
         }
-        let files = find(dir.path()).unwrap();
-        assert_eq!(files.len(), 2);
-        let mut sources: Vec<_> = files.iter().map(|file| Source::open(file).unwrap()).collect();
-        relabel(&mut sources);
-        let labels: Vec<_> = sources.iter_mut().map(|source| source.poll().unwrap()[0].run.clone()).collect();
-        assert!(labels[0].ends_with("a/seed-0") && labels[1].ends_with("b/seed-0"), "{labels:?}");
-        assert_eq!(find(&files[0]).unwrap(), files[..1]);
     }
 }

@@ -2,6 +2,12 @@
 
 /// A run's colour, by its place among the runs.
 pub const SERIES: [u8; 8] = [75, 215, 114, 176, 221, 80, 203, 147];
+/// Which of as many markers a run has. Beyond the last colour they begin again one further on, so that no two runs of the
+/// first sixty-four share both.
+pub fn shape(run: usize) -> usize {
+    (run + run / SERIES.len()) % SERIES.len()
+}
+
 /// Viridis, dark to bright.
 pub const HEAT: [u8; 9] = [53, 54, 60, 24, 30, 36, 71, 113, 220];
 /// Levels of [`HEAT`] from here on are bright enough for dark ink.

@@ -82,9 +82,18 @@ impl Contest {
         Ok(())
     }
 
-    /// Runs of all variants with all seeds.
-    pub fn runs(&self) -> usize {
-        self.comparison.variants.len() * self.comparison.compare.seeds
+    /// What runs, before any sweep.
+    pub fn plan(&self) -> Plan {
+        let CompareRecipe { name, compare, variants } = &self.comparison;
+        Plan {
+            name: name.clone(),
+            reference: self.comparison.reference().to_string(),
+            mode: compare.mode,
+            metric: compare.metric.clone(),
+            seeds: (0..compare.seeds).map(|round| seed(&variants[0].resolved, round)).collect(),
+            variants: variants.iter().map(|variant| variant.name.clone()).collect(),
+            sweeps: Vec::new(),
+        }
     }
 
     /// Every variant with its seed of this round; model and data are opened once.
@@ -154,19 +163,6 @@ impl Contest {
             }
         }
         Ok(entries)
-    }
-
-    fn plan(&self) -> Plan {
-        let CompareRecipe { name, compare, variants } = &self.comparison;
-        Plan {
-            name: name.clone(),
-            reference: self.comparison.reference().to_string(),
-            mode: compare.mode,
-            metric: compare.metric.clone(),
-            seeds: (0..compare.seeds).map(|round| seed(&variants[0].resolved, round)).collect(),
-            variants: variants.iter().map(|variant| variant.name.clone()).collect(),
-            sweeps: Vec::new(),
-        }
     }
 
     /// Every variant in one round.

@@ -83,7 +83,7 @@ impl Compare {
         let control = Control::new();
         control.install_signal_handlers()?;
         let entries = {
-            let listen = self.listen(&contest, console, &control, output)?;
+            let listen = self.listen(&contest, place.dir(), console, &control, output)?;
             contest.run(&place, &*listen, &control)?
         };
         self.finish(&entries, place.dir(), &control, output)
@@ -170,14 +170,16 @@ impl Compare {
     fn listen(
         &self,
         contest: &Contest,
+        dir: &Path,
         console: Console<std::io::Stderr>,
         control: &Control,
         output: &Output,
     ) -> Result<Box<dyn Fn(Bus) -> Bus>> {
-        use lowrank::dashboard::{DashboardSink, Tui, should_use};
+        use lowrank::dashboard::{DashboardSink, Scene, Tui, should_use};
         let tui = if output.format == Format::Json { Tui::Never } else { self.drawing.choice() };
         if should_use(tui) {
-            let dashboard = Arc::new(Mutex::new(DashboardSink::start(control, contest.runs())?));
+            let scene = Scene { plan: Some(contest.plan()), dir: dir.into() };
+            let dashboard = Arc::new(Mutex::new(DashboardSink::start(control, scene)?));
             return Ok(Box::new(move |bus| bus.with(dashboard.clone())));
         }
         Ok(lines(console, output))
@@ -187,6 +189,7 @@ impl Compare {
     fn listen(
         &self,
         _: &Contest,
+        _: &Path,
         console: Console<std::io::Stderr>,
         _: &Control,
         output: &Output,

@@ -83,7 +83,7 @@ impl Train {
         let path = run.path();
         let control = Control::new();
         control.install_signal_handlers()?;
-        let bus = self.listen(run.bus()?, console, &control, output)?;
+        let bus = self.listen(run.bus()?, &path, console, &control, output)?;
         let outcome = run.train(&bus, &control)?;
         drop(bus);
         if outcome.status == Status::Interrupted {
@@ -112,18 +112,28 @@ impl Train {
     }
 
     #[cfg(feature = "tui")]
-    fn listen(&self, bus: Bus, console: Console<Stderr>, control: &Control, output: &Output) -> Result<Bus> {
-        use lowrank::dashboard::{DashboardSink, Tui, should_use};
+    fn listen(
+        &self,
+        bus: Bus,
+        dir: &Path,
+        console: Console<Stderr>,
+        control: &Control,
+        output: &Output,
+    ) -> Result<Bus> {
+        use lowrank::dashboard::{DashboardSink, Scene, Tui, should_use};
         let tui = if output.format == Format::Json { Tui::Never } else { self.drawing.choice() };
         match should_use(tui) {
-            true => Ok(bus.with(DashboardSink::start(control, 1)?).with(console.summary())),
+            true => {
+                let scene = Scene { plan: None, dir: dir.into() };
+                Ok(bus.with(DashboardSink::start(control, scene)?).with(console.summary()))
+            }
             false if output.quiet => Ok(bus),
             false => Ok(bus.with(console)),
         }
     }
 
     #[cfg(not(feature = "tui"))]
-    fn listen(&self, bus: Bus, console: Console<Stderr>, _: &Control, output: &Output) -> Result<Bus> {
+    fn listen(&self, bus: Bus, _: &Path, console: Console<Stderr>, _: &Control, output: &Output) -> Result<Bus> {
         Ok(if output.quiet { bus } else { bus.with(console) })
     }
 }

@@ -21,13 +21,14 @@ pub fn dash(index: usize) -> String {
 
 /// The dashboard's markers: four shapes, filled and then hollow.
 pub fn marker(index: usize, [x, y]: [f64; 2], r: f64) -> String {
-    let d = match index % 4 {
+    let shape = crate::plot::palette::shape(index);
+    let d = match shape % 4 {
         0 => format!("M{:.1} {y:.1}a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0 -{d} 0Z", x - r, d = 2.0 * r),
         1 => format!("M{x:.1} {:.1}l{r} {h}h-{w}Z", y - r, h = 1.8 * r, w = 2.0 * r),
         2 => format!("M{:.1} {:.1}h{w}v{w}h-{w}Z", x - 0.9 * r, y - 0.9 * r, w = 1.8 * r),
         _ => format!("M{x:.1} {:.1}l{h} {h}l-{h} {h}l-{h} -{h}Z", y - 1.2 * r, h = 1.2 * r),
     };
-    if index % COLORS < 4 {
+    if shape < 4 {
         format!("<path d=\"{d}\" fill=\"currentColor\"/>")
     } else {
         format!("<path d=\"{d}\" class=\"paper\" stroke=\"currentColor\" stroke-width=\"1.6\"/>")
