@@ -117,7 +117,7 @@ fn devices_that_are_not_compiled_in_are_refused_by_name() {
 #[test]
 fn the_listings_are_data() {
     let recipes: serde_json::Value = serde_json::from_str(&printed(&["recipes", "ls", "--format", "json"])).unwrap();
-    assert_eq!(recipes[0]["name"], "tiny/lora");
+    assert_eq!(recipes[0]["name"], "tiny/all");
     let methods = printed(&["methods"]);
     assert!(methods.starts_with("method") && methods.contains("lora") && methods.contains("none"), "{methods}");
     assert!(printed(&["methods", "show", "lora"]).contains("modules_to_save"));

@@ -31,26 +31,27 @@ pub fn table(summary: &Summary) -> String {
 }
 
 fn head(summary: &Summary) -> Vec<String> {
-    let metrics = summary.metric_names().into_iter().map(|name| escape(&label(name)));
+    let metrics = summary.headline_names().into_iter().map(|name| escape(&label(name)));
     let memory = match summary.variants.first().map(|variant| variant.peak_mem) {
         Some(Peak::Predicted) => "peak memory, foretold",
         _ => "peak memory",
     };
     let difference = format!("Δ to {} [95 %]", escape(&summary.reference));
-    let costs = ["trains", memory, "step [ms]"].map(String::from);
+    let costs = ["trains", memory].into_iter().chain(summary.is_timed().then_some("step [ms]")).map(String::from);
     ["variant".into(), "seeds".into()].into_iter().chain(metrics).chain([difference]).chain(costs).collect()
 }
 
 fn cells(summary: &Summary, variant: &Variant) -> Vec<String> {
     let missing = || "–".to_string();
     let value = |name: &str| variant.metrics.get(name).map_or_else(missing, |e| spread(e.mean, e.sd));
-    let metrics = summary.metric_names().into_iter().map(value);
+    let metrics = summary.headline_names().into_iter().map(value);
     let difference = variant.metrics.get(&summary.metric).and_then(difference).unwrap_or_else(missing);
+    let time = summary.is_timed().then(|| variant.step_ms.map_or_else(missing, |ms| format!("{ms:.1}")));
     let costs = [
         variant.trainable.map_or_else(missing, units::count),
         variant.peak_mem_bytes.map_or_else(missing, units::bytes),
-        variant.step_ms.map_or_else(missing, |ms| format!("{ms:.1}")),
     ];
+    let costs = costs.into_iter().chain(time);
     [escape(&variant.name), variant.seeds.len().to_string()]
         .into_iter()
         .chain(metrics)

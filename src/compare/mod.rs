@@ -156,7 +156,7 @@ mod tests {
             let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
         }
-        assert!(page.contains("<code>adapter.lora.rank</code>"), "the difference between the recipes is missing");
+        assert!(page.contains("<code>adapter.rank</code>"), "the difference between the recipes is missing");
     }
 
     #[test]

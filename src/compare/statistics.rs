@@ -34,6 +34,10 @@ pub fn mean(values: &[f64]) -> Option<f64> {
 /// Of the population that the values were drawn from, with n − 1 below the sum; none for fewer than two values.
 pub fn standard_deviation(values: &[f64]) -> Option<f64> {
     let (mean, n) = (mean(values)?, values.len() as f64);
+    // Equal values have a mean that is rounded, and still no spread.
+    if values.len() > 1 && values.iter().all(|value| *value == values[0]) {
+        return Some(0.0);
+    }
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt())
 }

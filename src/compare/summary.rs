@@ -189,6 +189,17 @@ impl Summary {
         }
     }
 
+    /// Names of the metrics in the table of results, the verdicts' first.
+    pub fn headline_names(&self) -> Vec<&str> {
+        let told = |name: &&str| *name == self.metric || !RESTATED.contains(name);
+        self.metric_names().into_iter().filter(told).collect()
+    }
+
+    /// Whether steps were timed.
+    pub fn is_timed(&self) -> bool {
+        self.variants.iter().any(|variant| variant.step_ms.is_some())
+    }
+
     /// Names of all metrics, the verdicts' first.
     pub fn metric_names(&self) -> Vec<&str> {
         let mut names = vec![self.metric.as_str()];
@@ -200,6 +211,9 @@ impl Summary {
         names
     }
 }
+
+/// What the table of results leaves out unless verdicts go by it: other numbers of it say the same.
+const RESTATED: [&str; 2] = ["best_eval_loss", "perplexity"];
 
 fn variant(group: &Group, reference: &Group, metric: &str, mode: Option<Mode>) -> Variant {
     let start = group.runs.iter().find_map(|run| run.start.as_ref());

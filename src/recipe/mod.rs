@@ -22,7 +22,7 @@ pub use base::{Base, BaseCompute, BaseDtype, BaseStorage, Blocks, Quant};
 pub use compare::{Budget, Compare, CompareRecipe, Variant};
 pub use plan::*;
 pub use resolve::{Resolved, load, parse};
-pub use schema::{keys, schema, schema_of};
+pub use schema::{file_schema, keys, schema, schema_of};
 pub use shipped::Shipped;
 pub use suggest::nearest;
 pub use sweep::{Candidate, Choices};

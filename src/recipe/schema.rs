@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Recipe;
+use super::compare::Keys;
 use super::suggest::nearest;
 use crate::{Error, Result};
 
@@ -17,6 +18,22 @@ pub fn schema() -> Value {
         }
     }
     schema
+}
+
+/// JSON Schema of a recipe file, which may have variants as well and then leave out what it extends.
+pub fn file_schema() -> Value {
+    let (mut whole, mut variants) = (schema(), schemars::schema_for!(Keys).to_value());
+    for part in ["properties", "$defs"] {
+        let (Some(Value::Object(own)), Some(Value::Object(more))) = (whole.get_mut(part), variants.get_mut(part))
+        else {
+            continue;
+        };
+        own.append(more);
+    }
+    if let Value::Object(whole) = &mut whole {
+        whole.remove("required");
+    }
+    whole
 }
 
 /// The words about a choice describe its key as well, for whoever looks up the key alone.
@@ -53,7 +70,7 @@ fn add_short_form(definition: &mut Value, whole: &Value) {
 
 /// Schema of one key, given by its dotted path. An unknown path is an input error with a suggestion.
 pub fn schema_of(field: &str) -> Result<Value> {
-    let whole = schema();
+    let whole = file_schema();
     let mut here = &whole;
     let mut walked = String::new();
     for name in field.split('.') {
@@ -164,6 +181,8 @@ mod tests {
 
     #[test]
     fn a_field_is_self_contained_and_a_typo_is_answered() {
+        assert_eq!(schema_of("compare.seeds").unwrap()["default"], 1);
+        assert!(schema_of("variant").is_ok() && schema_of("extends").is_ok());
         let field = schema_of("adapter.lora.init").unwrap();
         assert!(!field.to_string().contains("$ref"), "{field}");
         assert!(field.to_string().contains("gaussian"), "{field}");

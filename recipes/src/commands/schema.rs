@@ -19,7 +19,7 @@ pub struct Schema {
 impl Schema {
     pub fn run(&self, output: &Output) -> Result<()> {
         match &self.field {
-            None => stdout::print_json(&recipe::schema()),
+            None => stdout::print_json(&recipe::file_schema()),
             Some(path) if output.format == Format::Json => stdout::print_json(&recipe::schema_of(path)?),
             Some(path) => stdout::print(&explain(path, &recipe::schema_of(path)?, 0)),
         }

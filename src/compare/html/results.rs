@@ -10,7 +10,7 @@ use crate::events::units;
 
 pub fn result(summary: &Summary) -> String {
     let lines: String = verdict::lines(summary).iter().map(|line| format!("<li>{}</li>\n", escape(line))).collect();
-    let names = summary.metric_names();
+    let names = summary.headline_names();
     let memory = match summary.variants.first().map(|variant| variant.peak_mem) {
         Some(Peak::Predicted) => "peak memory, foretold",
         _ => "peak memory",
@@ -18,7 +18,9 @@ pub fn result(summary: &Summary) -> String {
     let mut head = vec!["variant".to_string(), "seeds".into()];
     head.extend(names.iter().map(|name| escape(&label(name))));
     head.push(format!("Δ {} to {}", escape(&label(&summary.metric)), escape(&summary.reference)));
-    head.extend(["trained parameters", memory, "step [ms]"].map(String::from));
+    head.extend(
+        ["trained parameters", memory].into_iter().chain(summary.is_timed().then_some("step [ms]")).map(String::from),
+    );
     let rows: Vec<_> = summary.variants.iter().map(|variant| row(summary, variant, &names)).collect();
     format!("<ul class=\"verdicts\">\n{lines}</ul>\n{}", table(&head, &rows, "numbers"))
 }
@@ -31,7 +33,7 @@ fn row(summary: &Summary, variant: &Variant, names: &[&str]) -> Vec<String> {
     row.push(difference.map_or_else(missing, |text| text.replacen(" (", "<br>(", 1)));
     row.push(variant.trainable.map_or_else(missing, units::count));
     row.push(variant.peak_mem_bytes.map_or_else(missing, units::bytes));
-    row.push(variant.step_ms.map_or_else(missing, |ms| format!("{ms:.1}")));
+    row.extend(summary.is_timed().then(|| variant.step_ms.map_or_else(missing, |ms| format!("{ms:.1}"))));
     row
 }
 

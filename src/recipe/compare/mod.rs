@@ -39,6 +39,27 @@ pub struct Compare {
     pub sweep_steps: Option<usize>,
 }
 
+/// The keys of a compare recipe beside those of a recipe, for its schema.
+#[expect(dead_code, reason = "they are read as TOML, one by one")]
+#[derive(JsonSchema)]
+pub(in crate::recipe) struct Keys {
+    /// The recipe that variants are variants of, a shipped name or a file, unless its tables stand here.
+    extends: Option<String>,
+    compare: Option<Compare>,
+    /// One table `[[variant]]` for each.
+    variant: Option<Vec<VariantKeys>>,
+}
+
+#[expect(dead_code, reason = "see Keys")]
+#[derive(JsonSchema)]
+#[schemars(description = "Tables of the recipe, changed, and these.")]
+struct VariantKeys {
+    /// Also of its directory: letters, digits and _ - + .
+    name: String,
+    /// Keys of `adapter` and `optim`, each with the values that a short pilot tries.
+    sweep: Option<std::collections::BTreeMap<String, Vec<serde_json::Value>>>,
+}
+
 /// What variants are to have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
