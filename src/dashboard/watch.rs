@@ -9,6 +9,8 @@ use super::picture::svg;
 use super::terminal::{self, Feed, Screen};
 use super::thread::{Tui, should_use};
 use super::{Dashboard, Mode, Theme, Update, sources};
+use crossterm::event::KeyCode;
+
 use crate::events::{Color, Console, Event, Format, Sink};
 use crate::{Error, Result};
 
@@ -30,17 +32,20 @@ pub fn watch(runs: &[PathBuf], tui: Tui) -> Result<()> {
     print(&mut feed)
 }
 
-/// One frame as an SVG picture: of all `runs` at `share` of their time, 1 for as they stand now.
+/// One frame as an SVG picture: of all `runs` at `share` of their time, 1 for as they stand now, after someone typed `keys`.
 ///
 /// # Errors
 /// As [`watch`].
-pub fn picture(runs: &[PathBuf], size: Size, share: f64) -> Result<String> {
+pub fn picture(runs: &[PathBuf], size: Size, share: f64, keys: &str) -> Result<String> {
     let (scene, mut sources) = sources::open(runs)?;
     let mut dashboard = Dashboard::new(Mode::Watch, Theme::Color, scene);
     for record in sources.poll()? {
         dashboard.apply(Update::Record(Box::new(record)));
     }
     dashboard.show_as_live(share);
+    for key in keys.chars() {
+        dashboard.apply(Update::Key(KeyCode::Char(key).into()));
+    }
     Ok(svg(&dashboard, (size.columns, size.lines)))
 }
 

@@ -30,6 +30,9 @@ pub struct Watch {
     /// When: the share of the time of all runs, from 0 to 1 for as they stand now
     #[arg(long, value_name = "FRACTION", default_value_t = 1.0, requires = "svg")]
     pub at: f64,
+    /// Keys to type before the picture is taken: `ll` for the second next variant
+    #[arg(long, value_name = "KEYS", default_value = "", requires = "svg", hide_default_value = true)]
+    pub keys: String,
     #[command(flatten)]
     pub drawing: Drawing,
 }
@@ -41,7 +44,7 @@ impl Watch {
         if !(0.0..=1.0).contains(&self.at) {
             return Err(Error::input("no such time").key("--at").found(self.at).expected("a share from 0 to 1").into());
         }
-        let picture = dashboard::picture(&self.runs, self.size.parse()?, self.at)?;
+        let picture = dashboard::picture(&self.runs, self.size.parse()?, self.at, &self.keys)?;
         std::fs::write(file, picture).map_err(Error::io(file))
     }
 
