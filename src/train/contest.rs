@@ -6,12 +6,12 @@ use super::bases::Bases;
 use super::budget;
 use super::heat::{Entrant, Entry, Track};
 use super::{Job, Options, Target};
-use crate::Result;
 use crate::adapters::Progress;
 use crate::checkpoint::{Disk, Lock, new_directory, write_file};
 use crate::compare::{self, Mode, Plan};
 use crate::events::{Banner, Bus, Control};
 use crate::recipe::{CompareRecipe, Resolved};
+use crate::{Error, Result};
 
 /// Name of the file that holds the comparison's own recipe, every default written out.
 pub const RECIPE: &str = "recipe.resolved.toml";
@@ -73,6 +73,10 @@ impl Contest {
         let variants = &mut self.comparison.variants;
         let Some(place) = variants.iter().position(|variant| variant.name == reference) else { return Ok(()) };
         let reference = Job::prepare(&variants[place].resolved, &self.target)?;
+        if reference.recipe.adapter.spec().is_none() {
+            let error = Error::input("the reference has no adapter for others to match").key("compare.match");
+            return Err(error.found(&variants[place].name).hint("name another one: compare.reference").into());
+        }
         for variant in variants.iter_mut().enumerate().filter(|(i, _)| *i != place).map(|(_, variant)| variant) {
             variant.resolved = budget::fitted(&variant.resolved, &reference, budget, &self.target)?;
             for candidate in &mut variant.candidates {
@@ -97,7 +101,7 @@ impl Contest {
     }
 
     /// Every variant with its seed of this round; model and data are opened once.
-    fn jobs(&self, round: usize) -> Result<Vec<Job>> {
+    pub(super) fn jobs(&self, round: usize) -> Result<Vec<Job>> {
         let mut jobs: Vec<Job> = Vec::new();
         for variant in &self.comparison.variants {
             let mut resolved = variant.resolved.clone();

@@ -1,101 +1,18 @@
 //! The loop over a learner that computes nothing.
 
+mod contest;
+mod still;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use indexmap::IndexMap;
-
 use super::{Begun, Job, Options, Outcome, Target};
-use crate::adapters::Selected;
-use crate::data::Batch;
+use crate::Result;
 use crate::events::{self, Bus, Control, Event, Record, Request, Sink, Status};
 use crate::recipe::Shipped;
-use crate::runtime::{
-    AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Micro, MicroResult, Processor, Runtime, Sampling, SelfTest,
-};
-use crate::tensors::HostTensors;
-use crate::{Error, Result};
-
-struct Still(Processor);
-
-impl Runtime for Still {
-    fn name(&self) -> &'static str {
-        "still"
-    }
-    fn processor(&self) -> Processor {
-        self.0
-    }
-    fn devices(&self) -> Vec<DeviceInfo> {
-        Vec::new()
-    }
-    fn self_test(&self, _: usize) -> Result<SelfTest> {
-        Err(Error::Failed("it computes nothing".into()))
-    }
-    fn load(&self, _: usize, _: &BaseSpec<'_>) -> Result<Box<dyn Base>> {
-        Ok(Box::new(Still(self.0)))
-    }
-}
-
-impl Base for Still {
-    fn attach(&self, _: &AdapterSpec<'_>) -> Result<Box<dyn Learner>> {
-        Ok(Box::new(Still(self.0)))
-    }
-    fn bytes(&self) -> u64 {
-        0
-    }
-}
-
-impl Learner for Still {
-    fn adapted(&self) -> &[Selected] {
-        &[]
-    }
-    fn trainable(&self) -> IndexMap<String, Vec<usize>> {
-        IndexMap::new()
-    }
-    fn logits(&self, _: &Batch) -> Result<Vec<f32>> {
-        Ok(Vec::new())
-    }
-    fn loss(&self, batch: &Batch) -> Result<f64> {
-        Ok(batch.trained_tokens() as f64)
-    }
-    fn update_energy(&self, _: &Batch) -> Result<IndexMap<String, f64>> {
-        Ok(IndexMap::new())
-    }
-    fn generate(&self, _: &[u32], _: &Sampling, _: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>> {
-        Ok(Vec::new())
-    }
-    fn accumulate(&mut self, batch: &Batch, _: &Micro) -> Result<MicroResult> {
-        Ok(MicroResult { loss: batch.trained_tokens() as f64, ..MicroResult::default() })
-    }
-    fn grad_norm(&mut self) -> f64 {
-        1.0
-    }
-    fn step(&mut self, _: f64, _: f64) {}
-    fn discard(&mut self) {}
-    fn rates(&self, lr: f64) -> IndexMap<String, f64> {
-        IndexMap::from([("matrices".to_string(), lr)])
-    }
-    fn ranks(&self) -> Option<Event> {
-        None
-    }
-    fn finish(&mut self) {}
-    fn export(&self) -> HostTensors {
-        HostTensors::new()
-    }
-    fn gradients(&self) -> IndexMap<String, Vec<f32>> {
-        IndexMap::new()
-    }
-    fn import(&mut self, _: &HostTensors) -> Result<()> {
-        Ok(())
-    }
-    fn state(&self) -> HostTensors {
-        HostTensors::new()
-    }
-    fn set_state(&mut self, _: &HostTensors, _: usize) -> Result<()> {
-        Ok(())
-    }
-}
+use crate::runtime::{DeviceInfo, Processor};
+use still::Still;
 
 const RECIPE: &str = r#"
 version = 1
