@@ -69,10 +69,16 @@ fn process(mode: Mode) -> &'static str {
     }
 }
 
-fn race(Memory { peak_mem_bytes, largest_member, others }: Memory) -> String {
+fn race(memory: Memory) -> String {
+    let Memory { peak_mem_bytes, largest_member, others, other_bases } = memory;
     let [peak, largest, others] = [peak_mem_bytes, largest_member, others].map(bytes);
+    let bases = match other_bases {
+        0 => String::new(),
+        more => format!(", and {} of bases in other storage", bytes(more)),
+    };
     format!(
-        "The race took {peak} at its peak, measured. Foretold were {largest} for its largest member alone, and {others} of adapters, gradients and optimizer state for the others."
+        "The race took {peak} at its peak, measured. Foretold were {largest} for its largest member alone, {others} of \
+         adapters, gradients and optimizer state for the others{bases}."
     )
 }
 

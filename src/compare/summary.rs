@@ -11,7 +11,7 @@ use super::plan::{Mode, Sweep};
 use super::statistics::{self, Interval, bootstrap, mean, standard_deviation};
 use super::verdict::{self, Verdict};
 use crate::checkpoint::RunStatus;
-use crate::events::{self, float};
+use crate::events::{RunStarted, float};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
@@ -43,20 +43,25 @@ pub struct Memory {
     pub largest_member: u64,
     /// Adapter parameters, gradients and optimizer state of the others.
     pub others: u64,
+    /// Bases that the largest member does not use: the same weights in other storage.
+    pub other_bases: u64,
 }
 
 impl Memory {
     fn of(groups: &[Group]) -> Option<Self> {
-        let first = |group: &Group| {
-            group
-                .runs
-                .iter()
-                .find_map(|run| run.start.as_ref().map(|start| (start.memory.clone(), start.params_trainable)))
-        };
-        let members: Vec<_> = groups.iter().filter_map(first).collect();
+        let starts = || groups.iter().filter_map(|group| group.runs.iter().find_map(|run| run.start.as_deref()));
+        let largest = starts().max_by_key(|start| start.memory.peak)?;
         let own =
-            |(memory, trainable): &(events::Memory, usize)| memory.adapter + memory.optimizer + 4 * *trainable as u64;
-        let largest = members.iter().max_by_key(|(memory, _)| memory.peak)?;
+            |start: &RunStarted| start.memory.adapter + start.memory.optimizer + 4 * start.params_trainable as u64;
+        let storage = |start: &RunStarted| ["/model", "/base"].map(|key| start.plan.pointer(key).cloned());
+        let mut bases: Vec<_> = starts().map(|start| (storage(start), start.memory.base)).collect();
+        bases.retain(|(stored, _)| *stored != storage(largest));
+        let mut kept: Vec<(_, u64)> = Vec::new();
+        for base in bases {
+            if !kept.iter().any(|(stored, _)| *stored == base.0) {
+                kept.push(base);
+            }
+        }
         Some(Self {
             peak_mem_bytes: groups
                 .iter()
@@ -64,8 +69,9 @@ impl Memory {
                 .map(|run| run.peak)
                 .max()
                 .filter(|&peak| peak > 0)?,
-            largest_member: largest.0.peak,
-            others: members.iter().map(own).sum::<u64>() - own(largest),
+            largest_member: largest.memory.peak,
+            others: starts().map(own).sum::<u64>() - own(largest),
+            other_bases: kept.iter().map(|(_, bytes)| bytes).sum(),
         })
     }
 }
