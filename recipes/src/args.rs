@@ -122,6 +122,11 @@ pub struct Drawing {
 
 #[cfg(feature = "tui")]
 impl Drawing {
+    /// Whether to draw a run beside it.
+    pub fn draws(self, output: &Output) -> bool {
+        output.format == Format::Text && lowrank::dashboard::should_use(self.choice())
+    }
+
     pub fn choice(self) -> lowrank::dashboard::Tui {
         use lowrank::dashboard::Tui;
         match self {

@@ -1,5 +1,6 @@
 //! Opens a model by what the recipe calls it, and checks it whole before any tensor is made.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
@@ -22,6 +23,8 @@ pub struct Opened {
     pub weights: Box<dyn WeightSource>,
     pub tokenizer: Tokenizer,
     pub kind: Kind,
+    /// Of the weight files, once it was asked for: they are read whole for it.
+    sha256: OnceCell<String>,
 }
 
 /// What a model was opened from.
@@ -82,6 +85,7 @@ fn from_embedded(model: &'static Embedded) -> Result<Opened> {
             &at("tokenizer.json"),
         )?,
         kind: Kind::Embedded(model.name),
+        sha256: OnceCell::new(),
     })
 }
 
@@ -103,7 +107,13 @@ fn from_directory(dir: &Path) -> Result<Opened> {
         None => Box::new(weights),
         Some(settings) => Box::new(FourBitCheckpoint::new(weights, &settings)?),
     };
-    Ok(Opened { config, weights, tokenizer: Tokenizer::from_dir(dir)?, kind: Kind::Directory(dir.to_path_buf()) })
+    Ok(Opened {
+        config,
+        weights,
+        tokenizer: Tokenizer::from_dir(dir)?,
+        kind: Kind::Directory(dir.to_path_buf()),
+        sha256: OnceCell::new(),
+    })
 }
 
 /// Chat models list the token that ends a turn in `generation_config.json` only.
@@ -145,6 +155,7 @@ fn from_file(path: &Path) -> Result<Opened> {
         tokenizer: Tokenizer::from_json(&tokenizer.tokenizer_json, Some(&tokenizer.tokenizer_config_json), path)?,
         weights: Box::new(file),
         kind: Kind::Gguf(path.to_path_buf()),
+        sha256: OnceCell::new(),
     })
 }
 
@@ -212,7 +223,7 @@ impl Opened {
 
     /// Which base this is: SHA-256 of the weight files, in hexadecimal.
     pub fn base_sha256(&self) -> String {
-        self.weights.sha256()
+        self.sha256.get_or_init(|| self.weights.sha256()).clone()
     }
 }
 

@@ -33,10 +33,7 @@ impl Shipped {
                 resolve::resolve(Some(PathBuf::from(recipe)), text, sets, recipe.to_string(), PathBuf::from("."))
             }
             None if Path::new(recipe).exists() || recipe.ends_with(".toml") => resolve::load(recipe, sets),
-            None => {
-                let error = Error::input(format!("no recipe `{recipe}`")).expected("a TOML file or a shipped recipe");
-                Err(error.hint(self.suggestion(recipe)).into())
-            }
+            None => Err(self.unknown(recipe)),
         }
     }
 
@@ -67,8 +64,7 @@ impl Shipped {
         }
         let path = root.join(recipe);
         if !path.exists() && !recipe.ends_with(".toml") {
-            let error = Error::input(format!("no recipe `{recipe}`")).expected("a TOML file or a shipped recipe");
-            return Err(error.hint(self.suggestion(recipe)).into());
+            return Err(self.unknown(recipe));
         }
         let tree = Tree::parse(Some(path.clone()), &resolve::read(&path)?).map_err(Error::Inputs)?;
         let root = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -83,6 +79,11 @@ impl Shipped {
 
     fn find(&self, name: &str) -> Option<&'static str> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+    }
+
+    fn unknown(&self, recipe: &str) -> Error {
+        let error = Error::input(format!("no recipe `{recipe}`")).expected("a TOML file or a shipped recipe");
+        error.hint(self.suggestion(recipe)).into()
     }
 
     fn suggestion(&self, name: &str) -> String {

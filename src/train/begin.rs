@@ -95,7 +95,9 @@ impl Job {
         let mut run = self.run(dir, started_from, base, learner)?;
         if let Some(state) = state {
             run.resumed_from = state.step;
+            run.saved = state.step;
             run.state = TrainState { total_steps, ..state };
+            run.cursor = run.cursor_at();
         }
         Ok(Begun { run: Some(run), notes, warnings })
     }

@@ -10,7 +10,7 @@ use crate::adapters::Progress;
 use crate::checkpoint::{Disk, Lock, new_directory, write_file};
 use crate::compare::{self, Mode, Plan};
 use crate::events::{Banner, Bus, Control};
-use crate::recipe::{CompareRecipe, Resolved};
+use crate::recipe::{CompareRecipe, Resolved, Variant};
 use crate::{Error, Result};
 
 /// Name of the file that holds the comparison's own recipe, every default written out.
@@ -19,7 +19,9 @@ pub const RECIPE: &str = "recipe.resolved.toml";
 /// A comparison whose recipes have been found to make sense.
 pub struct Contest {
     pub comparison: CompareRecipe,
-    pub(super) target: Target,
+    target: Target,
+    /// The first variant's; all others share the model and the data that it has opened.
+    first: Option<Job>,
     /// Hears of the layers that are quantised around a start with LoftQ.
     pub progress: Progress,
 }
@@ -60,7 +62,8 @@ impl Place {
 impl Contest {
     /// Checks every variant against model and data, and chooses ranks where variants are to cost about the same. Writes nothing.
     pub fn prepare(comparison: CompareRecipe, target: Target) -> Result<Self> {
-        let mut contest = Self { comparison, target, progress: |_, _| {} };
+        let mut contest = Self { comparison, target, first: None, progress: |_, _| {} };
+        contest.first = Some(contest.job(&contest.comparison.variants[0].resolved)?);
         contest.fit()?;
         contest.jobs(0)?;
         Ok(contest)
@@ -70,14 +73,16 @@ impl Contest {
     fn fit(&mut self) -> Result<()> {
         let Some(budget) = self.comparison.compare.budget else { return Ok(()) };
         let reference = self.comparison.reference().to_string();
-        let variants = &mut self.comparison.variants;
+        let variants = &self.comparison.variants;
         let Some(place) = variants.iter().position(|variant| variant.name == reference) else { return Ok(()) };
-        let reference = Job::prepare(&variants[place].resolved, &self.target)?;
+        let reference = self.job(&variants[place].resolved)?;
         if reference.recipe.adapter.spec().is_none() {
             let error = Error::input("the reference has no adapter for others to match").key("compare.match");
             return Err(error.found(&variants[place].name).hint("name another one: compare.reference").into());
         }
-        for variant in variants.iter_mut().enumerate().filter(|(i, _)| *i != place).map(|(_, variant)| variant) {
+        for variant in
+            self.comparison.variants.iter_mut().enumerate().filter(|(i, _)| *i != place).map(|(_, variant)| variant)
+        {
             variant.resolved = budget::fitted(&variant.resolved, &reference, budget, &self.target)?;
             for candidate in &mut variant.candidates {
                 candidate.resolved = budget::fitted(&candidate.resolved, &reference, budget, &self.target)?;
@@ -100,19 +105,18 @@ impl Contest {
         }
     }
 
-    /// Every variant with its seed of this round; model and data are opened once.
+    /// Every variant with its seed of this round.
     pub(super) fn jobs(&self, round: usize) -> Result<Vec<Job>> {
-        let mut jobs: Vec<Job> = Vec::new();
-        for variant in &self.comparison.variants {
+        let job = |variant: &Variant| {
             let mut resolved = variant.resolved.clone();
             resolved.recipe.seed = seed(&variant.resolved, round);
-            jobs.push(self.job(&resolved, jobs.first())?);
-        }
-        Ok(jobs)
+            self.job(&resolved)
+        };
+        self.comparison.variants.iter().map(job).collect()
     }
 
-    pub(super) fn job(&self, resolved: &Resolved, other: Option<&Job>) -> Result<Job> {
-        let mut job = Job::prepare_beside(resolved, &self.target, other)?;
+    pub(super) fn job(&self, resolved: &Resolved) -> Result<Job> {
+        let mut job = Job::prepare_beside(resolved, &self.target, self.first.as_ref())?;
         job.progress = self.progress;
         Ok(job)
     }

@@ -103,8 +103,6 @@ impl Run<'_> {
         if self.resumed_from == 0 {
             self.job.warnings().into_iter().for_each(|warning| bus.emit(warning));
         }
-        self.cursor = self.cursor_at();
-        self.saved = self.resumed_from;
         Ok(None)
     }
 

@@ -46,7 +46,7 @@ impl Contest {
     fn try_out(&self, variant: &str, candidates: &[Candidate], dir: &Path, track: &Track<'_>) -> Result<Vec<Tried>> {
         let mut entrants: Vec<Entrant> = Vec::new();
         for Candidate { label, resolved } in candidates {
-            let job = self.job(&self.short(resolved)?, entrants.first().map(|entrant| &entrant.job))?;
+            let job = self.job(&self.short(resolved)?)?;
             let name = format!("{variant}/sweep/{label}");
             entrants.push(Entrant { job, dir: dir.join(&name), name });
         }
@@ -63,7 +63,7 @@ impl Contest {
     fn short(&self, resolved: &Resolved) -> Result<Resolved> {
         let steps = match self.comparison.compare.sweep_steps {
             Some(steps) => steps,
-            None => self.job(resolved, None)?.steps.div_ceil(4),
+            None => self.job(resolved)?.steps.div_ceil(4),
         };
         let mut short = resolved.clone();
         let train = &mut short.recipe.train;

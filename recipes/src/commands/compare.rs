@@ -175,9 +175,8 @@ impl Compare {
         control: &Control,
         output: &Output,
     ) -> Result<Box<dyn Fn(Bus) -> Bus>> {
-        use lowrank::dashboard::{DashboardSink, Scene, Tui, should_use};
-        let tui = if output.format == Format::Json { Tui::Never } else { self.drawing.choice() };
-        if should_use(tui) {
+        use lowrank::dashboard::{DashboardSink, Scene};
+        if self.drawing.draws(output) {
             let scene = Scene { plan: Some(contest.plan()), dir: dir.into() };
             let dashboard = Arc::new(Mutex::new(DashboardSink::start(control, scene)?));
             return Ok(Box::new(move |bus| bus.with(dashboard.clone())));

@@ -120,9 +120,8 @@ impl Train {
         control: &Control,
         output: &Output,
     ) -> Result<Bus> {
-        use lowrank::dashboard::{DashboardSink, Scene, Tui, should_use};
-        let tui = if output.format == Format::Json { Tui::Never } else { self.drawing.choice() };
-        match should_use(tui) {
+        use lowrank::dashboard::{DashboardSink, Scene};
+        match self.drawing.draws(output) {
             true => {
                 let scene = Scene { plan: None, dir: dir.into() };
                 Ok(bus.with(DashboardSink::start(control, scene)?).with(console.summary()))
