@@ -65,6 +65,8 @@ fn variants_are_compared_and_finished_ones_not_run_again() {
     assert_eq!(code, 0, "{told}");
     assert!(Path::new(&out).join("lora/seed-0.aside-1/run.json").is_file());
     assert!(told.contains("set aside"), "{told}");
+    let whole = std::fs::read_to_string(Path::new(&out).join("recipe.resolved.toml")).unwrap();
+    assert!(whole.contains("name = \"fa\""), "resuming a part keeps the recipe of the whole");
 }
 
 #[test]

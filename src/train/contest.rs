@@ -148,12 +148,15 @@ impl Contest {
     /// # Errors
     /// What keeps a run from beginning. A run that fails later is an [`Entry`].
     pub fn run(&mut self, place: &Place, listen: &dyn Fn(Bus) -> Bus, control: &Control) -> Result<Vec<Entry>> {
-        write_file(&Disk, &place.dir.join(RECIPE), self.comparison.to_toml()?.as_bytes())?;
         let mut plan = self.plan();
         if place.again {
             plan = plan.after(Plan::read(&place.dir)?);
         }
         plan.write(&place.dir)?;
+        // A part of an earlier comparison is not all that is to be resumed.
+        if plan.variants.len() == self.comparison.variants.len() {
+            write_file(&Disk, &place.dir.join(RECIPE), self.comparison.to_toml()?.as_bytes())?;
+        }
         let bases = Bases::default();
         let track = Track { bases: &bases, listen, control };
         let mut entries = self.sweep(&mut plan, &place.dir, &track)?;
