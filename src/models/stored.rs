@@ -25,7 +25,8 @@ pub struct Stored<'a> {
 
 /// Whether this is the weight of a linear layer of a block: what four bits are for.
 pub(crate) fn is_linear_of_block(name: &str, shape: &[usize]) -> bool {
-    name.starts_with("model.layers.") && shape.len() == 2
+    let numbered = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    shape.len() == 2 && name.ends_with(".weight") && name.split('.').any(numbered)
 }
 
 impl<'a> Stored<'a> {
