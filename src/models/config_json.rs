@@ -189,6 +189,21 @@ impl<'a> Json<'a> {
         if self.flag(key, known)? == known { Ok(()) } else { Err(self.refusal(key, "unsupported", &known.to_string())) }
     }
 
+    /// Refuses a number other than `known`, which an absent one stands for.
+    pub fn only_number(&self, key: &str, known: f64) -> Result<()> {
+        if self.number(key)?.is_none_or(|found| found == known) {
+            return Ok(());
+        }
+        Err(self.refusal(key, "unsupported", &known.to_string()))
+    }
+
+    /// A list of whole numbers; empty where there is none.
+    pub fn sizes(&self, key: &str) -> Result<Vec<usize>> {
+        let size = |value: &Value| value.as_u64().and_then(|size| usize::try_from(size).ok());
+        let sizes = self.typed(key, "a list of whole numbers", |value| value.as_array()?.iter().map(size).collect())?;
+        Ok(sizes.unwrap_or_default())
+    }
+
     /// Refuses any value.
     pub fn absent(&self, key: &str) -> Result<()> {
         if self.get(key).is_none() { Ok(()) } else { Err(self.refusal(key, "unsupported", "none")) }

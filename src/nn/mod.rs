@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod embedding;
+mod experts;
 mod four_bit;
 mod layer_norm;
 mod layout;
@@ -17,6 +18,7 @@ mod weight;
 pub use activation::{Gate, gelu};
 pub use attention::{Attention, AttentionForm, Pairs};
 pub use embedding::Embedding;
+pub use experts::Routing;
 pub use four_bit::{PackedFourBit, PackedNested, PackedScales};
 pub use layer_norm::LayerNorm;
 pub use layout::{At, LayerCache, Layout, NewTokens, View, Views};

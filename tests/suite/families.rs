@@ -15,7 +15,8 @@ use super::golden::{Fixtures, assert_close, attach, difference, e2e, load, open,
 const TOLERANCE: f32 = 1e-4;
 
 /// The directories.
-const FAMILIES: &[&str] = &["qwen3", "gpt2", "gemma3_text", "glm", "glm4", "bloom"];
+const FAMILIES: &[&str] =
+    &["qwen3", "gpt2", "gemma3_text", "glm", "glm4", "bloom", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek"];
 
 /// Variants of a directory that are refused, and the key that the refusal names.
 const REFUSED: &[(&str, &str, &str)] = &[("gemma3_text", "final_softcap", "final_logit_softcapping")];
@@ -67,6 +68,9 @@ fn assert_close_where_seen(logits: &[f32], expected: &[f32], batch: &Batch, what
 fn check(learner: &dyn Learner, golden: &Fixtures, prefix: &str, what: &str) {
     let batch = golden.batch("input_ids", "labels");
     assert_close(&learner.logits(&batch).unwrap(), &golden.f32(&format!("{prefix}.logits")), TOLERANCE, what);
+    if !golden.has(&format!("{prefix}.loss")) {
+        return;
+    }
     let loss = learner.loss(&batch).unwrap() / batch.trained_tokens() as f64;
     assert_close(&[loss as f32], &golden.f32(&format!("{prefix}.loss")), TOLERANCE, what);
 }
@@ -153,7 +157,9 @@ pub fn twenty_steps_equal_peft(runtime: &dyn Runtime) {
         let trace: serde_json::Value = serde_json::from_slice(&trace).unwrap();
         for adapter in adapters(family) {
             let mut learner = adapted(runtime, family, &adapter);
-            for (k, expected) in trace["adapters"][&adapter]["trace"].as_array().unwrap().iter().enumerate() {
+            let steps = trace["adapters"][&adapter]["trace"].as_array();
+            assert!(steps.is_some() || adapter == "lora_per_expert_v4", "{family} {adapter}");
+            for (k, expected) in steps.into_iter().flatten().enumerate() {
                 let (batch, expected) = (golden.train_batch(k), expected.as_f64().unwrap());
                 let trained = batch.trained_tokens() as f64;
                 let micro = Micro { weight: 1.0 / trained, ..Micro::default() };

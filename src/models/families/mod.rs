@@ -9,6 +9,7 @@ mod glm;
 mod gpt2;
 mod llama;
 mod model;
+mod moe;
 mod part;
 mod table;
 
@@ -18,6 +19,7 @@ pub use glm::GlmConfig;
 pub use gpt2::Gpt2Config;
 pub use llama::LlamaConfig;
 pub use model::Decoder;
+pub use moe::MoeConfig;
 pub use part::Part;
 pub(crate) use part::{join, parts};
 pub use table::*;

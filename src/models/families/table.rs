@@ -127,6 +127,12 @@ families! {
         "qwen2" => "Qwen2ForCausalLM", ["q_proj", "v_proj"];
         "qwen3" => "Qwen3ForCausalLM", ["q_proj", "v_proj"];
     }
+    moe::Moe(MoeConfig) {
+        "mixtral" => "MixtralForCausalLM", ["q_proj", "v_proj"];
+        "qwen2_moe" => "Qwen2MoeForCausalLM", [];
+        "qwen3_moe" => "Qwen3MoeForCausalLM", [];
+        "deepseek" => "DeepseekForCausalLM", [];
+    }
     gpt2::Gpt2(Gpt2Config) {
         "gpt2" => "GPT2LMHeadModel", ["c_attn"];
     }
