@@ -3,7 +3,7 @@
 use lowrank_kernels::LowRankBackend;
 
 use super::method::{Pool, Start};
-use super::{Adapter, AdapterConfig, BiasMode, Module, ModuleKind, Origin, Selected, Shared, saved};
+use super::{Adapter, AdapterConfig, BiasMode, Module, Origin, Selected, Shared, saved};
 use crate::Result;
 use crate::models::{Model, ModelConfig, Site};
 use crate::nn::Weight;
@@ -47,8 +47,7 @@ fn attach<B: LowRankBackend>(
     let whole = saved(&modules, shared, injection.origin)?;
     // A tied head goes its own way as soon as it, or the embedding under it, is trained.
     let named = |name: &str| whole.iter().any(|m| m.path == name) || selected.iter().any(|s| s.path == name);
-    let first = |kind| modules.iter().find(|module| module.kind == kind);
-    let (head, table) = (first(ModuleKind::Head), first(ModuleKind::Embedding));
+    let [table, head] = Module::vocabulary(&modules);
     let saved = |module: &Module| whole.iter().any(|saved| saved.path == module.path);
     if head.is_some_and(|head| named(&head.path)) || table.is_some_and(saved) {
         model.untie_head();

@@ -80,6 +80,11 @@ impl Module {
         config.architecture.family().modules(config)
     }
 
+    /// The table of token embeddings, which is the first embedding, and the head: what a tied model shares.
+    pub fn vocabulary(modules: &[Module]) -> [Option<&Module>; 2] {
+        [ModuleKind::Embedding, ModuleKind::Head].map(|kind| modules.iter().find(|module| module.kind == kind))
+    }
+
     /// Last segment of the path: `q_proj`.
     pub fn leaf(&self) -> &str {
         self.path.rsplit('.').next().unwrap_or(&self.path)

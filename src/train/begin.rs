@@ -11,7 +11,7 @@ use super::cursor::Cursor;
 use super::run::{Evals, active_ranks};
 use super::save::split;
 use super::{Initial, Job, Options, Run, resident_bytes};
-use crate::adapters::{AdapterConfig, ModuleKind, Origin, Selected};
+use crate::adapters::{AdapterConfig, Module, Origin, Selected};
 use crate::checkpoint::{self, Conditions, Hashes, Layout, Resumption, RunDir, RunInfo, Source, Start, TrainState};
 use crate::data::Report;
 use crate::events::{Bus, Event, Jsonl, RunStarted, truncate_after};
@@ -195,7 +195,10 @@ impl Job {
             let text = format!("rank {}: {train} numbers train beside the {whole} of {}", site.rank, site.path);
             warnings.push(warning("rank", text, wasteful.len()));
         }
-        let tied = |site: &&Selected| self.opened.config.tie_word_embeddings && site.kind != ModuleKind::Linear;
+        let modules = Module::list(&self.opened.config);
+        let shared = Module::vocabulary(&modules).map(|module| module.map(|module| module.path.as_str()));
+        let tied =
+            |site: &&Selected| self.opened.config.tie_word_embeddings && shared.contains(&Some(site.path.as_str()));
         let tied: Vec<_> = self.selected.iter().filter(tied).collect();
         if let [site] = &tied[..] {
             let text = format!(

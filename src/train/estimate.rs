@@ -123,11 +123,13 @@ fn kept_beside(adapter: &AdapterConfig, site: &Selected) -> usize {
 /// Logits and their gradient, of some tokens at a time where nothing of the head trains, and the hidden states they come from.
 fn head(config: &ModelConfig, recipe: &Recipe, batch: &Batch, selected: &[Selected]) -> usize {
     let modules = Module::list(config);
-    let first = |kind| modules.iter().find(|module| module.kind == kind).map(|module| format!("{}.", module.path));
-    let (head, table) = (first(ModuleKind::Head), first(ModuleKind::Embedding).filter(|_| config.tie_word_embeddings));
-    let of = |module: &Option<String>, path: &str| module.as_ref().is_some_and(|module| path.starts_with(module));
+    let [table, head] = Module::vocabulary(&modules);
+    let table = table.filter(|_| config.tie_word_embeddings);
+    let of = |module: Option<&Module>, path: &str| {
+        module.zip(path.rsplit_once('.')).is_some_and(|(module, (parent, _))| module.path == parent)
+    };
     let trained = trainable(config, &recipe.adapter, selected);
-    let trains = trained.keys().any(|path| of(&head, path) || (of(&table, path) && path.ends_with(".weight")));
+    let trains = trained.keys().any(|path| of(head, path) || (of(table, path) && path.ends_with(".weight")));
     let tokens = if trains { batch.trained } else { batch.trained.min(HEAD_TOKENS) };
     2 * (tokens * config.vocab_size + batch.trained * config.hidden_size)
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::adapters::peft::{AdapterTensors, Part, Slot};
-use crate::adapters::{AdapterConfig, Module, ModuleKind, Origin, Selected, Spec, Update};
+use crate::adapters::{AdapterConfig, Module, Origin, Selected, Spec, Update};
 use crate::models::{ModelConfig, WeightSource};
 use crate::tensors::{HostTensor, HostTensors};
 use crate::{Error, Result};
@@ -47,9 +47,8 @@ pub(super) fn plan<'a>(
     let mut planner =
         Planner { base, tensors, adapted: &adapted, spec, common: HostTensors::new(), used: HashSet::new() };
     planner.take_common()?;
-    let path = |wanted| modules.iter().find(|module| module.kind == wanted).map(|module| module.path.as_str());
-    let head = path(ModuleKind::Head).filter(|_| config.tie_word_embeddings);
-    let embedding = path(ModuleKind::Embedding);
+    let [embedding, head] = Module::vocabulary(modules).map(|module| module.map(|module| module.path.as_str()));
+    let head = head.filter(|_| config.tie_word_embeddings);
     let head_weight = head.map(|head| format!("{head}.weight"));
     let mut outputs = Vec::new();
     for name in base.names().into_iter().filter(|name| Some(name) != head_weight.as_ref()) {

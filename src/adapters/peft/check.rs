@@ -71,7 +71,9 @@ fn adapter_tensors(config: &AdapterConfig, adapted: &[Selected]) -> Vec<(String,
 fn base_shape(part: Part, module: &Module, adapted: bool, saved: &[&Module]) -> Option<Vec<usize>> {
     match (part, adapted) {
         (Part::BaseLayerWeight, true) => Some(module.weight_shape()),
-        (Part::BaseLayerBias, true) | (Part::Bias, false) if module.is_adaptable() => Some(vec![module.rows]),
+        (Part::BaseLayerBias, true) | (Part::Bias, false) if module.is_adaptable() || module.biased => {
+            Some(vec![module.rows])
+        }
         // PEFT also saves embeddings and heads that nobody adapted, when the vocabulary was resized.
         (Part::Weight, false) if is_vocabulary(module) || saved.contains(&module) => Some(module.weight_shape()),
         _ => None,

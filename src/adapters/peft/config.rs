@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, brief, is_active, printable};
-use super::form;
+use super::{form, stacked};
 use crate::adapters::{AdapterConfig, Module};
 use crate::error::InputError;
 use crate::{Error, Result};
@@ -19,7 +19,7 @@ use crate::{Error, Result};
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Keys that would change the result, and what they ask for.
-const UNSUPPORTED: [(&str, &str); 13] = [
+const UNSUPPORTED: [(&str, &str); 12] = [
     ("lora_bias", "biases on B"),
     ("alora_invocation_tokens", "activated LoRA"),
     ("use_qalora", "QA-LoRA's pooled inputs"),
@@ -30,7 +30,6 @@ const UNSUPPORTED: [(&str, &str); 13] = [
     ("arrow_config", "Arrow routing"),
     ("layer_replication", "replicated layers"),
     ("trainable_token_indices", "trained token rows"),
-    ("target_parameters", "adapters on bare parameters"),
     ("ensure_weight_tying", "tied adapters"),
     ("megatron_config", "Megatron's parallel layers"),
 ];
@@ -101,7 +100,10 @@ impl PeftConfig {
             }
         }
         let mut warnings = Vec::new();
-        let scope = form::scope(&mut fields, model_type)?;
+        let mut scope = form::scope(&mut fields, model_type)?;
+        if stacked::targets(&mut fields, model_type, &mut scope.targets)? {
+            warnings.push("adapters on stacked experts become adapters of each expert; gate and up train apart".into());
+        }
         let adapter = (form.read)(&mut fields, scope, &mut warnings)?;
         let base_model_name_or_path = fields.string("base_model_name_or_path")?.unwrap_or_default();
         let task_type = fields.string("task_type")?;

@@ -31,6 +31,10 @@ impl Fields {
         self.0.shift_remove(key)
     }
 
+    pub fn put(&mut self, key: &str, value: Value) {
+        self.0.insert(key.to_string(), value);
+    }
+
     pub fn rest(self) -> Map<String, Value> {
         self.0
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::check;
+use super::{check, stacked};
 use crate::adapters::{AdapterConfig, Module};
 use crate::tensors::{self, HostTensors};
 use crate::{Error, Result};
@@ -12,17 +12,25 @@ pub type AdapterTensors = HostTensors;
 
 /// Reads a whole adapter file as f32 and checks every tensor against the configuration and the
 /// modules of the model.
-pub(super) fn read(path: &Path, config: &AdapterConfig, modules: &[Module]) -> Result<AdapterTensors> {
+pub(super) fn read(
+    path: &Path,
+    config: &AdapterConfig,
+    model_type: &str,
+    modules: &[Module],
+) -> Result<AdapterTensors> {
     let bytes = std::fs::read(path).map_err(Error::unreadable(path))?;
     let mut tensors = tensors::decode(&bytes, path)?;
     tensors.retain(|name, _| !is_leak(name));
     tensors::check_finite(&tensors).map_err(|error| error.file(path))?;
-    check::tensors(&tensors, config, modules).map_err(|error| match error {
+    let checked = stacked::apart(tensors, model_type, modules).and_then(|tensors| {
+        check::tensors(&tensors, config, modules)?;
+        Ok(tensors)
+    });
+    checked.map_err(|error| match error {
         Error::Input(problem) => problem.file(path).into(),
         Error::Inputs(problems) => Error::Inputs(problems.into_iter().map(|problem| problem.file(path)).collect()),
         other => other,
-    })?;
-    Ok(tensors)
+    })
 }
 
 /// With `bias="all"` PEFT saves the bias of a module that trains whole three times: under its own

@@ -8,6 +8,7 @@ mod file;
 mod form;
 mod names;
 mod slot;
+mod stacked;
 
 use std::path::Path;
 
@@ -37,7 +38,7 @@ pub fn read(dir: &Path, model_type: &str, modules: &[Module]) -> Result<PeftAdap
             .hint("load it in Python and save it again with `save_pretrained(..., safe_serialization=True)`")
             .into());
     }
-    let tensors = file::read(&path, &config.adapter, modules)?;
+    let tensors = file::read(&path, &config.adapter, model_type, modules)?;
     Ok((config, tensors))
 }
 

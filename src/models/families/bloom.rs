@@ -131,7 +131,7 @@ impl Family for BloomConfig {
 
 /// How much each head minds distance: a geometric sequence from 2^(-8/n) for n heads, n a power of two; the heads beyond it
 /// take every other slope of twice as many.
-fn slopes(heads: usize) -> Vec<f32> {
+pub(super) fn slopes(heads: usize) -> Vec<f32> {
     let even = 1 << heads.max(1).ilog2();
     let series = |n: usize| (1..=n).map(move |i| (-8.0 * i as f64 / n as f64).exp2() as f32);
     series(even).chain(series(2 * even).step_by(2)).take(heads).collect()

@@ -12,6 +12,8 @@ mod model;
 mod moe;
 mod part;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use bloom::BloomConfig;
 pub use gemma3::Gemma3Config;

@@ -1,0 +1,155 @@
+//! Configurations and checkpoints of every family, from the directories of `tests/golden/e2e`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::models::arranged::{Arranged, transposed};
+use crate::models::{Safetensors, open, write_untrained};
+use crate::tensors::{HostTensors, encode};
+
+const FAMILIES: [&str; 12] = [
+    "llama",
+    "qwen2",
+    "qwen3",
+    "gpt2",
+    "gemma3_text",
+    "glm",
+    "glm4",
+    "bloom",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "deepseek",
+];
+
+fn base(family: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/e2e").join(family).join("base")
+}
+
+fn with(family: &str, key: &str, value: Value) -> Result<ModelConfig> {
+    let text = std::fs::read(base(family).join("config.json")).unwrap();
+    let mut keys: Value = serde_json::from_slice(&text).unwrap();
+    keys[key] = value;
+    ModelConfig::from_json(keys.to_string().as_bytes(), Path::new("config.json"))
+}
+
+fn config(family: &str) -> ModelConfig {
+    with(family, "transformers_version", json!("5")).unwrap()
+}
+
+#[test]
+fn what_is_written_reads_back() {
+    for family in FAMILIES {
+        let config = config(family);
+        let text = config.to_json("float32").to_string();
+        assert_eq!(ModelConfig::from_json(text.as_bytes(), Path::new("config.json")).unwrap(), config, "{family}");
+    }
+}
+
+#[test]
+fn other_maths_is_refused_by_name() {
+    for (family, key, value) in [
+        ("qwen3", "use_sliding_window", json!("yes")),
+        ("qwen3", "hidden_act", json!("gelu")),
+        ("gpt2", "n_embd", json!(0)),
+        ("gpt2", "n_head", json!(5)),
+        ("gpt2", "n_positions", json!(0)),
+        ("gpt2", "activation_function", json!("relu")),
+        ("gpt2", "scale_attn_weights", json!(false)),
+        ("gpt2", "scale_attn_by_inverse_layer_idx", json!(true)),
+        ("gpt2", "add_cross_attention", json!(true)),
+        ("gpt2", "layer_norm_epsilon", json!(-1)),
+        ("gemma3_text", "hidden_activation", json!("silu")),
+        ("gemma3_text", "final_logit_softcapping", json!(30.0)),
+        ("gemma3_text", "attention_bias", json!(true)),
+        ("gemma3_text", "use_bidirectional_attention", json!(true)),
+        ("gemma3_text", "layer_types", json!(["full_attention"])),
+        ("gemma3_text", "layer_types", json!(["chunked_attention", "a", "b", "c"])),
+        ("gemma3_text", "query_pre_attn_scalar", json!(0)),
+        ("gemma3_text", "sliding_window", json!(0)),
+        ("glm4", "hidden_act", json!("gelu")),
+        ("glm4", "head_dim", json!(10)),
+        ("bloom", "n_head", json!(7)),
+        ("bloom", "apply_residual_connection_post_layernorm", json!("no")),
+        ("mixtral", "sliding_window", json!(8)),
+        ("mixtral", "output_router_logits", json!(true)),
+        ("mixtral", "router_jitter_noise", json!(0.1)),
+        ("mixtral", "num_local_experts", json!(null)),
+        ("mixtral", "num_experts_per_tok", json!(9)),
+        ("qwen2_moe", "mlp_only_layers", json!([-1])),
+        ("qwen2_moe", "moe_intermediate_size", json!(0)),
+        ("qwen3_moe", "norm_topk_prob", json!(1)),
+        ("deepseek", "aux_loss_alpha", json!(0.001)),
+        ("deepseek", "scoring_func", json!("sigmoid")),
+        ("deepseek", "moe_layer_freq", json!(2)),
+    ] {
+        let message = match with(family, key, value.clone()) {
+            Ok(_) => panic!("{family}: {key} {value} was accepted"),
+            Err(error) => error.to_string(),
+        };
+        assert!(message.contains(key) && message.contains("config.json"), "{family}, {key}: {message}");
+    }
+}
+
+#[test]
+fn absent_keys_have_the_defaults_of_transformers() {
+    let gemma = with("gemma3_text", "layer_types", json!(null)).unwrap();
+    assert_eq!(Gemma3Config::of(&gemma.architecture).unwrap().sliding, [true; 4]);
+    assert!(with("gemma3_text", "tie_word_embeddings", json!(null)).unwrap().tie_word_embeddings);
+    let gpt2 = with("gpt2", "n_inner", json!(null)).unwrap();
+    assert_eq!(Gpt2Config::of(&gpt2.architecture).unwrap().n_inner, 4 * gpt2.hidden_size);
+    let glm = with("glm4", "rope_parameters", json!(null)).unwrap();
+    assert_eq!(GlmConfig::of(&glm.architecture).unwrap().partial_rotary_factor, 0.5);
+    assert_eq!(with("qwen3", "head_dim", json!(null)).unwrap().head_dim, 128);
+}
+
+/// Old files of GPT-2: no prefix, and the causal mask among the weights.
+#[test]
+fn files_without_the_prefix_are_the_same_model() {
+    let opened = open(&base("gpt2").display().to_string(), Path::new("/")).unwrap();
+    let file = base("gpt2").join("model.safetensors");
+    let stored = crate::tensors::decode(&std::fs::read(&file).unwrap(), &file).unwrap();
+    let bare = |name: &str| name.strip_prefix("transformer.").unwrap_or(name).to_string();
+    let mut old: HostTensors = stored.iter().map(|(name, tensor)| (bare(name), tensor.clone())).collect();
+    old.insert("h.0.attn.bias".into(), old["ln_f.bias"].clone());
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("model.safetensors"), encode(&old).unwrap()).unwrap();
+    let old = Arranged::around(Box::new(Safetensors::open_dir(dir.path()).unwrap()), &opened.config);
+    for (name, shape) in opened.config.tensors() {
+        assert_eq!(old.shape(&name), Some(shape), "{name}");
+        assert_eq!(old.read(&name).unwrap(), opened.weights.read(&name).unwrap(), "{name}");
+    }
+    let (name, hidden) = ("transformer.h.1.attn.c_attn.weight", opened.config.hidden_size);
+    assert_eq!(old.read(name).unwrap(), transposed(&stored[name].values, [hidden, 3 * hidden]));
+    assert!(opened.config.architecture.family().checkpoint().ignores("transformer.h.0.attn.bias"));
+}
+
+#[test]
+fn untrained_models_of_every_family_have_all_their_tensors() {
+    for family in FAMILIES {
+        let (config, dir) = (config(family), tempfile::tempdir().unwrap());
+        write_untrained(&config, 1, dir.path()).unwrap();
+        let weights = Arranged::around(Box::new(Safetensors::open_dir(dir.path()).unwrap()), &config);
+        for (name, shape) in config.tensors() {
+            assert_eq!(weights.shape(&name), Some(shape), "{family} {name}");
+        }
+        assert_eq!(weights.names().len(), config.tensors().len(), "{family}");
+    }
+}
+
+/// The slopes of transformers.
+#[test]
+fn alibi_slopes_are_a_geometric_sequence() {
+    let file = base("bloom").join("../fixtures.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let fixtures = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for heads in [1, 2, 4, 6, 8, 12, 16, 20, 32, 112] {
+        let expected = fixtures.tensor(&format!("alibi_slopes.{heads}")).unwrap();
+        let expected = expected.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let ours = bloom::slopes(heads);
+        assert_eq!(ours.len(), heads);
+        assert!(ours.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{heads}: {ours:?}");
+    }
+}
