@@ -13,7 +13,7 @@ use lowrank::data::Tokenizer;
 use lowrank::data::synthetic::{corpus, train_tokenizer};
 use lowrank::events::{Color, Console, Control, Format, Status};
 use lowrank::models::families::LlamaConfig;
-use lowrank::models::{self, ModelConfig, Rope, RopeScaling, write_untrained};
+use lowrank::models::{self, ModelConfig, Rope, RopeScaling, Sliding, write_untrained};
 use lowrank::train::{Job, Options};
 use lowrank::{Error, Result};
 use lowrank_cli::{SHIPPED, pick, report_error};
@@ -71,6 +71,7 @@ fn architecture() -> ModelConfig {
         o_bias: false,
         mlp_bias: false,
         qk_norm: false,
+        sliding: Sliding::default(),
     };
     ModelConfig {
         model_type: "llama".into(),

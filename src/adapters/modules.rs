@@ -113,7 +113,7 @@ impl Module {
 #[cfg(test)]
 pub(crate) mod tiny {
     use crate::models::families::LlamaConfig;
-    use crate::models::{ModelConfig, Rope, RopeScaling};
+    use crate::models::{ModelConfig, Rope, RopeScaling, Sliding};
 
     pub(crate) fn llama() -> ModelConfig {
         let family = LlamaConfig {
@@ -124,6 +124,7 @@ pub(crate) mod tiny {
             o_bias: false,
             mlp_bias: false,
             qk_norm: false,
+            sliding: Sliding::default(),
         };
         ModelConfig {
             model_type: "llama".into(),
@@ -151,6 +152,7 @@ pub(crate) mod tiny {
             o_bias: false,
             mlp_bias: false,
             qk_norm: false,
+            sliding: Sliding::default(),
         };
         ModelConfig {
             model_type: "qwen2".into(),

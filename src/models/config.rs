@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::families::{Aliases, Architecture};
 use crate::adapters::ModuleKind;
+use crate::nn::{View, Views};
 use crate::{Error, Result};
 
 /// A decoder-only transformer: the keys that all families have, and those of its own.
@@ -32,6 +34,37 @@ pub struct ModelConfig {
 pub struct Rope {
     pub theta: f64,
     pub scaling: RopeScaling,
+}
+
+/// Layers that see the last tokens alone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Sliding {
+    /// How many they see, the token itself included.
+    pub window: usize,
+    /// Whether each layer is such a one; empty where none is.
+    pub layers: Vec<bool>,
+}
+
+impl Sliding {
+    /// `view` for all `layers`, but with the window for those that have it.
+    pub(super) fn views(&self, view: View, layers: usize) -> Views {
+        if self.layers.is_empty() {
+            return Views::alike(view, layers);
+        }
+        let window = View { window: Some(self.window), ..view.clone() };
+        Views { kinds: vec![view, window], of_layer: self.layers.iter().map(|&slides| slides.into()).collect() }
+    }
+
+    /// The keys of a `config.json`.
+    pub(super) fn to_json(&self) -> Value {
+        if self.layers.is_empty() {
+            // The default of some families is a window of 4096.
+            return json!({ "sliding_window": null, "use_sliding_window": false });
+        }
+        let kind = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
+        let kinds: Vec<_> = self.layers.iter().map(kind).collect();
+        json!({ "sliding_window": self.window, "use_sliding_window": true, "layer_types": kinds })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::bnb::Settings;
 use super::families::{Aliases, Architecture, ModelType};
-use super::{ModelConfig, Rope, RopeScaling};
+use super::{ModelConfig, Rope, RopeScaling, Sliding};
 use crate::{Error, Result};
 
 pub(super) const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -209,22 +209,34 @@ impl<'a> Json<'a> {
         if self.get(key).is_none() { Ok(()) } else { Err(self.refusal(key, "unsupported", "none")) }
     }
 
-    /// Which layers see a window alone: by `layer_types`, else all but every `pattern`-th.
-    pub fn sliding_layers(&self, layers: usize, pattern: usize) -> Result<Vec<bool>> {
+    /// Which layers slide: those that `layer_types` lists, else those of `by_default`.
+    pub fn layer_types(&self, by_default: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+        let layers = self.size("num_hidden_layers")?;
         let Some(listed) = self.get("layer_types") else {
-            let layers = layers.min(MAX_LISTED);
-            return Ok((1..=layers).map(|layer| layer.checked_rem(pattern).is_some_and(|left| left != 0)).collect());
+            return Ok((0..layers.min(MAX_LISTED)).map(by_default).collect());
         };
         let slides = |kind: &Value| match kind.as_str() {
             Some("sliding_attention") => Some(true),
             Some("full_attention") => Some(false),
             _ => None,
         };
-        let listed = listed.as_array().and_then(|kinds| kinds.iter().map(slides).collect::<Option<Vec<_>>>());
-        listed.filter(|kinds| kinds.len() == layers).ok_or_else(|| {
+        let kinds = listed.as_array().and_then(|kinds| kinds.iter().map(slides).collect::<Option<Vec<_>>>());
+        kinds.filter(|kinds| kinds.len() == layers).ok_or_else(|| {
             let expected = format!("\"full_attention\" or \"sliding_attention\" for each of {layers} layers");
             self.refusal("layer_types", "unsupported kinds of layer", &expected)
         })
+    }
+
+    /// The layers that slide, if any may, and their window. One of all positions cuts nothing, and is none.
+    pub fn sliding(&self, possible: bool, longest: usize, by_default: impl Fn(usize) -> bool) -> Result<Sliding> {
+        let layers = self.layer_types(by_default)?;
+        let window = if possible { self.size_if_any("sliding_window")? } else { None };
+        let longest = self.size_or("max_position_embeddings", longest)?;
+        match window.filter(|&window| window < longest && layers.contains(&true)) {
+            None => Ok(Sliding::default()),
+            Some(0) => Err(self.refusal("sliding_window", "a window of nothing", "at least 1")),
+            Some(window) => Ok(Sliding { window, layers }),
+        }
     }
 
     pub fn refuse_partial_rotary(&self) -> Result<()> {
@@ -232,27 +244,6 @@ impl<'a> Json<'a> {
             return Err(self.refusal("partial_rotary_factor", "unsupported", "1"));
         }
         Ok(())
-    }
-
-    /// Attention over everything equals a sliding window only while no sequence is longer than the window. `possible`
-    /// says whether the family's other keys let layers slide at all.
-    pub fn refuse_sliding_window(&self, possible: bool) -> Result<()> {
-        let listed = self.get("layer_types").and_then(Value::as_array);
-        let known = |kind: &Value| kind == "full_attention" || kind == "sliding_attention";
-        if !listed.is_none_or(|kinds| kinds.iter().all(known)) {
-            return Err(self.refusal("layer_types", "unsupported kind of layer", "full_attention"));
-        }
-        let some_slide = listed.is_none_or(|types| types.iter().any(|kind| kind == "sliding_attention"));
-        let longest = self.size_or("max_position_embeddings", 32768)?;
-        match self.get("sliding_window") {
-            Some(_) if possible && some_slide && self.size("sliding_window")? < longest => {
-                let error = Error::input("sliding-window attention is not implemented").file(self.path);
-                let error = error.key("sliding_window").found(self.size("sliding_window")?);
-                let hint = "within the window the results are the same: set max_position_embeddings to it in a copy of the file";
-                Err(error.expected(format!("none, or at least max_position_embeddings {longest}")).hint(hint).into())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// `rope_parameters` (transformers 5), else `rope_theta` and `rope_scaling` (transformers 4).
@@ -402,15 +393,20 @@ mod tests {
 
     #[test]
     fn a_sliding_window_matters_only_when_it_can_cut() {
-        let mistral = |window: Value| parse(&with(json!({ "model_type": "mistral", "sliding_window": window })));
-        assert!(mistral(json!(null)).is_ok() && mistral(json!(128)).is_ok());
-        assert!(mistral(json!(64)).unwrap_err().to_string().contains("sliding_window"));
+        let sliding = |keys: Value| parsed(keys).llama().sliding.clone();
+        let mistral = |window: Value| sliding(json!({ "model_type": "mistral", "sliding_window": window }));
+        assert_eq!(mistral(json!(null)), Sliding::default());
+        assert_eq!(mistral(json!(128)), Sliding::default());
+        assert_eq!(mistral(json!(64)), Sliding { window: 64, layers: vec![true, true] });
         let qwen = |used: bool, from: usize| {
-            let keys = json!({ "model_type": "qwen2", "sliding_window": 64, "use_sliding_window": used, "max_window_layers": from });
-            parse(&with(keys))
+            sliding(
+                json!({ "model_type": "qwen2", "sliding_window": 64, "use_sliding_window": used, "max_window_layers": from }),
+            )
         };
-        assert!(qwen(false, 0).is_ok() && qwen(true, 2).is_ok());
-        assert!(qwen(true, 1).is_err());
+        assert_eq!((qwen(false, 0), qwen(true, 2)), Default::default());
+        assert_eq!(qwen(true, 1), Sliding { window: 64, layers: vec![false, true] });
+        let nothing = json!({ "model_type": "mistral", "sliding_window": 0 });
+        assert!(parse(&with(nothing)).unwrap_err().to_string().contains("sliding_window"));
     }
 
     #[test]
@@ -480,6 +476,8 @@ mod tests {
             json!({ "rope_scaling": llama3, "eos_token_id": [2, 3], "attention_bias": true, "mlp_bias": true }),
             json!({ "model_type": "mistral", "tie_word_embeddings": true, "head_dim": 32 }),
             json!({ "model_type": "qwen2", "rope_theta": 1e6, "eos_token_id": null, "pad_token_id": 0 }),
+            json!({ "model_type": "mistral", "sliding_window": 16 }),
+            json!({ "model_type": "qwen3", "sliding_window": 16, "use_sliding_window": true, "max_window_layers": 1 }),
         ] {
             let config = parsed(keys);
             assert_eq!(parse(&config.to_json("float32")).unwrap(), config);

@@ -21,7 +21,7 @@ mod sites;
 mod source;
 mod stored;
 
-pub use config::{ModelConfig, Rope, RopeScaling};
+pub use config::{ModelConfig, Rope, RopeScaling, Sliding};
 pub use families::Model;
 pub use fresh::write_untrained;
 pub use load::load;

@@ -15,8 +15,19 @@ use super::golden::{Fixtures, assert_close, attach, difference, e2e, load, open,
 const TOLERANCE: f32 = 1e-4;
 
 /// The directories.
-const FAMILIES: &[&str] =
-    &["qwen3", "gpt2", "gemma3_text", "glm", "glm4", "bloom", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek"];
+const FAMILIES: &[&str] = &[
+    "qwen3",
+    "qwen3_variants",
+    "gpt2",
+    "gemma3_text",
+    "glm",
+    "glm4",
+    "bloom",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "deepseek",
+];
 
 /// Variants of a directory that are refused, and the key that the refusal names.
 const REFUSED: &[(&str, &str, &str)] = &[("gemma3_text", "final_softcap", "final_logit_softcapping")];

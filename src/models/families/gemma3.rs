@@ -78,13 +78,14 @@ impl Family for Gemma3Config {
         if local.scaling != RopeScaling::Default {
             return Err(json.refusal("rope_parameters", "unsupported scaling of layers that slide", "default"));
         }
-        let layers = json.size("num_hidden_layers")?;
+        let pattern = json.size_or("sliding_window_pattern", 6)?;
+        let slides = |layer: usize| (layer + 1).checked_rem(pattern).is_some_and(|left| left != 0);
         Ok(Self {
             intermediate_size: json.size("intermediate_size")?,
             rms_norm_eps: json.number("rms_norm_eps")?.unwrap_or(1e-6),
             query_pre_attn_scalar: json.number("query_pre_attn_scalar")?.unwrap_or(256.0),
             sliding_window: json.size_or("sliding_window", 4096)?,
-            sliding: json.sliding_layers(layers, json.size_or("sliding_window_pattern", 6)?)?,
+            sliding: json.layer_types(slides)?,
             rope,
             local_theta: local.theta,
         })

@@ -11,7 +11,7 @@ use crate::Result;
 use crate::adapters::Module;
 use crate::models::config::Checks;
 use crate::models::config_json::Json;
-use crate::models::{ModelConfig, Rope};
+use crate::models::{ModelConfig, Rope, Sliding};
 use crate::nn::params::trains;
 use crate::nn::{At, Attention, Embedding, Linear, Mlp, Pass, RmsNorm, View, Views};
 
@@ -27,6 +27,7 @@ pub struct LlamaConfig {
     pub mlp_bias: bool,
     /// Norms over each head of q and k (Qwen3).
     pub qk_norm: bool,
+    pub sliding: Sliding,
 }
 
 parts! {
@@ -60,14 +61,13 @@ impl Family for LlamaConfig {
     fn read(json: &Json<'_>, model_type: &str) -> Result<Self> {
         json.only("hidden_act", &["silu", "swish"])?;
         json.refuse_partial_rotary()?;
-        json.refuse_sliding_window(match model_type {
+        let slides = match model_type {
             "mistral" => true,
-            "qwen2" | "qwen3" => {
-                json.flag("use_sliding_window", false)?
-                    && json.size_or("max_window_layers", 28)? < json.size("num_hidden_layers")?
-            }
+            "qwen2" | "qwen3" => json.flag("use_sliding_window", false)?,
             _ => false,
-        })?;
+        };
+        let first = if model_type == "mistral" { 0 } else { json.size_or("max_window_layers", 28)? };
+        let longest = Self::defaults(model_type).max_position_embeddings;
         let attention_bias = ["llama", "qwen3"].contains(&model_type) && json.flag("attention_bias", false)?;
         Ok(Self {
             intermediate_size: json.size("intermediate_size")?,
@@ -77,6 +77,7 @@ impl Family for LlamaConfig {
             o_bias: attention_bias,
             mlp_bias: model_type == "llama" && json.flag("mlp_bias", false)?,
             qk_norm: model_type == "qwen3",
+            sliding: json.sliding(slides, longest, |layer| layer >= first)?,
         })
     }
 
@@ -85,18 +86,13 @@ impl Family for LlamaConfig {
             "intermediate_size": self.intermediate_size, "hidden_act": "silu", "rms_norm_eps": self.rms_norm_eps,
             "rope_theta": self.rope.theta, "rope_scaling": self.rope.scaling.to_json(),
         });
-        match config.model_type.as_str() {
-            "llama" => {
-                keys["attention_bias"] = json!(self.qkv_bias);
-                keys["mlp_bias"] = json!(self.mlp_bias);
-            }
-            "qwen2" => keys["use_sliding_window"] = json!(false),
-            "qwen3" => {
-                keys["attention_bias"] = json!(self.qkv_bias);
-                keys["use_sliding_window"] = json!(false);
-            }
-            // The default of transformers is a window of 4096.
-            _ => keys["sliding_window"] = Value::Null,
+        if ["llama", "qwen3"].contains(&config.model_type.as_str()) {
+            keys["attention_bias"] = json!(self.qkv_bias);
+        }
+        if config.model_type == "llama" {
+            keys["mlp_bias"] = json!(self.mlp_bias);
+        } else if let (Value::Object(keys), Value::Object(sliding)) = (&mut keys, self.sliding.to_json()) {
+            keys.extend(sliding);
         }
         keys
     }
@@ -135,7 +131,7 @@ impl Family for LlamaConfig {
     }
 
     fn views(&self, c: &ModelConfig) -> Views {
-        Views::alike(View::rotary(self.rope.frequencies(c.head_dim)), c.num_hidden_layers)
+        self.sliding.views(View::rotary(self.rope.frequencies(c.head_dim)), c.num_hidden_layers)
     }
 
     fn norms(&self) -> Norms {

@@ -14,7 +14,7 @@ use crate::adapters::Module;
 use crate::models::config::Checks;
 use crate::models::config_json::Json;
 use crate::models::load::Reader;
-use crate::models::{ModelConfig, Rope, Site};
+use crate::models::{ModelConfig, Rope, Site, Sliding};
 use crate::nn::params::trains;
 use crate::nn::{At, Attention, Embedding, Linear, Mlp, Pass, RmsNorm, Routing, View, Views};
 
@@ -38,6 +38,7 @@ pub struct MoeConfig {
     pub o_bias: bool,
     /// Norms over each head of q and k (Qwen3).
     pub qk_norm: bool,
+    pub sliding: Sliding,
 }
 
 parts! {
@@ -130,7 +131,12 @@ impl Family for MoeConfig {
             "qwen2_moe" | "qwen3_moe" => json.flag("use_sliding_window", false)?,
             _ => false,
         };
-        json.refuse_sliding_window(slides)?;
+        let longest = Self::defaults(model_type).max_position_embeddings;
+        // Without a list, every other layer of Qwen2's below `max_window_layers` slides, and all of the others'.
+        let below = json.size_or("max_window_layers", 28)?;
+        let sliding = json.sliding(slides, longest, |layer| {
+            model_type != "qwen2_moe" || (layer.is_multiple_of(2) && layer < below)
+        })?;
         // A loss on the router, and noise on its input.
         json.only_flag("output_router_logits", false)?;
         json.only_number("router_jitter_noise", 0.0)?;
@@ -150,6 +156,7 @@ impl Family for MoeConfig {
             qkv_bias: if qwen2 { json.flag("qkv_bias", true)? } else { attention_bias },
             o_bias: attention_bias,
             qk_norm: model_type == "qwen3_moe",
+            sliding,
         };
         match model_type {
             "mixtral" => Ok(Self { num_experts: json.size("num_local_experts")?, norm_topk_prob: true, ..own }),
@@ -166,7 +173,7 @@ impl Family for MoeConfig {
         });
         let dense = self.sparse.iter().enumerate().filter(|(_, sparse)| !**sparse).map(|(layer, _)| layer);
         let own = match config.model_type.as_str() {
-            "mixtral" => json!({ "num_local_experts": self.num_experts, "sliding_window": null }),
+            "mixtral" => json!({ "num_local_experts": self.num_experts }),
             "deepseek" => json!({
                 "n_routed_experts": self.num_experts, "moe_intermediate_size": self.moe_intermediate_size,
                 "norm_topk_prob": self.norm_topk_prob, "attention_bias": self.o_bias, "aux_loss_alpha": 0.0,
@@ -176,12 +183,14 @@ impl Family for MoeConfig {
             _ => json!({
                 "num_experts": self.num_experts, "moe_intermediate_size": self.moe_intermediate_size,
                 "norm_topk_prob": self.norm_topk_prob, "mlp_only_layers": dense.collect::<Vec<_>>(),
-                "decoder_sparse_step": 1, "use_sliding_window": false,
+                "decoder_sparse_step": 1,
                 "shared_expert_intermediate_size": self.shared, "qkv_bias": self.qkv_bias, "attention_bias": self.o_bias,
             }),
         };
-        if let (Value::Object(keys), Value::Object(own)) = (&mut keys, own) {
-            keys.extend(own);
+        for more in [own, self.sliding.to_json()] {
+            if let (Value::Object(keys), Value::Object(more)) = (&mut keys, more) {
+                keys.extend(more);
+            }
         }
         keys
     }
@@ -216,7 +225,7 @@ impl Family for MoeConfig {
     }
 
     fn views(&self, c: &ModelConfig) -> Views {
-        Views::alike(View::rotary(self.rope.frequencies(c.head_dim)), c.num_hidden_layers)
+        self.sliding.views(View::rotary(self.rope.frequencies(c.head_dim)), c.num_hidden_layers)
     }
 
     fn norms(&self) -> Norms {

@@ -9,10 +9,11 @@ use crate::models::arranged::{Arranged, transposed};
 use crate::models::{Safetensors, open, write_untrained};
 use crate::tensors::{HostTensors, encode};
 
-const FAMILIES: [&str; 12] = [
+const FAMILIES: [&str; 13] = [
     "llama",
     "qwen2",
     "qwen3",
+    "qwen3_variants",
     "gpt2",
     "gemma3_text",
     "glm",
@@ -73,7 +74,7 @@ fn other_maths_is_refused_by_name() {
         ("glm4", "head_dim", json!(10)),
         ("bloom", "n_head", json!(7)),
         ("bloom", "apply_residual_connection_post_layernorm", json!("no")),
-        ("mixtral", "sliding_window", json!(8)),
+        ("mixtral", "sliding_window", json!(0)),
         ("mixtral", "output_router_logits", json!(true)),
         ("mixtral", "router_jitter_noise", json!(0.1)),
         ("mixtral", "num_local_experts", json!(null)),

@@ -2,7 +2,7 @@
 
 use super::metadata::Metadata;
 use crate::models::families::LlamaConfig;
-use crate::models::{ModelConfig, Rope, RopeScaling};
+use crate::models::{ModelConfig, Rope, RopeScaling, Sliding};
 use crate::{Error, Result};
 
 /// `shape` looks a tensor up by its Hugging Face name; `rope_factors` is `rope_freqs.weight`.
@@ -36,6 +36,7 @@ pub(super) fn config(
         o_bias: bias("self_attn.o_proj"),
         mlp_bias: bias("mlp.gate_proj"),
         qk_norm: false,
+        sliding: Sliding::default(),
     };
     let config = ModelConfig {
         model_type: arch.to_string(),
