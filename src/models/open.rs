@@ -322,12 +322,14 @@ mod tests {
     #[test]
     fn weights_of_another_configuration_are_listed() {
         let dir = copy();
+        edit(&dir, "config.json", "\"layer_types\"", "\"listed\"");
         edit(&dir, "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
         let message = refusal("m", dir.path());
         assert!(message.contains("missing: 12 (model.layers.2.input_layernorm.weight, "), "{message}");
         assert!(message.contains(", ...); extra: none"), "{message}");
 
         let dir = copy();
+        edit(&dir, "config.json", "\"layer_types\"", "\"listed\"");
         edit(&dir, "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
         assert!(refusal("m", dir.path()).contains("missing: none; extra: 12 (model.layers.1."));
 
