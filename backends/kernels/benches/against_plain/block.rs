@@ -11,6 +11,9 @@ use crate::fixtures::{EPS, HEADS, HIDDEN, INNER, RANK, positions, tensor};
 /// alpha 16 at rank 8.
 const SCALING: f64 = 2.0;
 
+/// Makes a frozen `[out, in]`.
+pub type Stored<A> = fn([usize; 2]) -> FrozenWeight<A>;
+
 /// What the operations of a layer are made of.
 #[derive(Clone, Copy, Debug)]
 pub enum Form {
@@ -31,7 +34,7 @@ pub struct Lora<A: TrainBackend> {
 }
 
 impl<A: TrainBackend> Lora<A> {
-    pub fn new([out, cols]: [usize; 2], weight: fn([usize; 2]) -> FrozenWeight<A>) -> Self {
+    pub fn new([out, cols]: [usize; 2], weight: Stored<A>) -> Self {
         let (down, up) = (tensor([RANK, cols], 0.04).require_grad(), tensor([out, RANK], 0.04).require_grad());
         Self { weight: weight([out, cols]), down, up }
     }
@@ -67,7 +70,7 @@ pub struct Block<A: TrainBackend> {
 
 impl<A: TrainBackend> Block<A> {
     /// For `shape` `[batch, len]` tokens.
-    pub fn new(shape: [usize; 2], weight: fn([usize; 2]) -> FrozenWeight<A>) -> Self {
+    pub fn new(shape: [usize; 2], weight: Stored<A>) -> Self {
         let lora = |out, cols| Lora::new([out, cols], weight);
         let (q, kv) = (HEADS.heads * HEADS.head_dim, HEADS.kv_heads * HEADS.head_dim);
         let device = Default::default();

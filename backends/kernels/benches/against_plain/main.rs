@@ -8,13 +8,13 @@ mod fixtures;
 
 use std::time::{Duration, Instant};
 
-use block::{Block, Form, Lora};
+use block::{Block, Form, Lora, Stored};
 use burn::tensor::Tensor;
 use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
 use fixtures::{HIDDEN, TOKENS, WEIGHTS, dense, nf4, tensor};
-use lowrank_kernels::{Compute, FrozenWeight, LowRankBackend, TrainBackend};
+use lowrank_kernels::{Compute, LowRankBackend, TrainBackend};
 
 /// Timed rounds of a case: at least so many, and more until the time is up.
 const ROUNDS: usize = 15;
@@ -31,8 +31,7 @@ fn main() {
 }
 
 fn backend<B: LowRankBackend>(name: &str) {
-    let stored: [(&str, fn([usize; 2]) -> FrozenWeight<Autodiff<B>>); 2] =
-        [("f32", dense), ("nf4", |shape| nf4(shape, Compute::F32))];
+    let stored: [(&str, Stored<Autodiff<B>>); 2] = [("f32", dense), ("nf4", |shape| nf4(shape, Compute::F32))];
     for (storage, weight) in stored {
         for shape @ [out, cols] in WEIGHTS {
             let case = format!("{name} | linear {out}x{cols} {storage}");
@@ -59,11 +58,10 @@ fn compare<A: TrainBackend, M>(
     let grads = forms.map(|form| x.grad(&pass(form)).expect("x has a gradient"));
     assert_same(grads);
     let peaks = forms.map(|form| allocator::peak(|| drop(pass(form))).0);
-    let [plain, ours] = medians(|i| drop(pass(forms[i])));
+    let Times { plain, ours, faster } = times(|form| drop(pass(form)));
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     println!(
-        "{case} | {plain:.2} | {ours:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2}",
-        plain / ours,
+        "{case} | {plain:.2} | {ours:.2} | {faster:.2} | {:.2} | {:.2} | {:.2} | {:.2}",
         mib(peaks[0]),
         mib(peaks[1]),
         peaks[1] as f64 / peaks[0] as f64,
@@ -71,21 +69,32 @@ fn compare<A: TrainBackend, M>(
     );
 }
 
-/// Median milliseconds of `run(0)` and `run(1)`, which alternate.
-fn medians(run: impl Fn(usize)) -> [f64; 2] {
-    let mut times = [const { Vec::new() }; 2];
-    let start = Instant::now();
-    while times[1].len() < ROUNDS || start.elapsed() < BUDGET {
-        for (i, times) in times.iter_mut().enumerate() {
-            let start = Instant::now();
-            run(i);
-            times.push(start.elapsed().as_secs_f64() * 1e3);
-        }
+/// Medians over all rounds.
+struct Times {
+    /// Milliseconds.
+    plain: f64,
+    ours: f64,
+    /// Of the ratios within a round, which a change of the machine's load between rounds leaves alone.
+    faster: f64,
+}
+
+/// Times both forms in turns.
+fn times(run: impl Fn(Form)) -> Times {
+    let timed = |form| {
+        let start = Instant::now();
+        run(form);
+        start.elapsed().as_secs_f64() * 1e3
+    };
+    let (mut rounds, start) = (Vec::new(), Instant::now());
+    while rounds.len() < ROUNDS || start.elapsed() < BUDGET {
+        rounds.push([timed(Form::Plain), timed(Form::Ours)]);
     }
-    times.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
-    })
+    let median = |of: fn(&[f64; 2]) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    Times { plain: median(|[plain, _]| *plain), ours: median(|[_, ours]| *ours), faster: median(|[p, o]| p / o) }
 }
 
 /// What is timed is the same function.
