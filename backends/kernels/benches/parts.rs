@@ -9,7 +9,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use criterion::{Criterion, criterion_group, criterion_main};
-use fixtures::{EPS, HEADS, HIDDEN, INNER, RANK, TOKENS, VOCAB, WEIGHTS, dense, positions, tensor};
+use fixtures::{EPS, HEADS, HIDDEN, INNER, RANK, TOKENS, VOCAB, WEIGHTS, dense, loss, positions, tensor};
 use lowrank_kernels::{
     AttentionLayout, FrozenWeight, LowRank, LowRankBackend, cross_entropy, head_loss, low_rank, rms_norm, swiglu,
 };
@@ -100,7 +100,7 @@ fn parts<B: LowRankBackend>(criterion: &mut Criterion, backend: &str) {
         let operands: Vec<Tensor<Autodiff<B>, 2>> =
             operands.into_iter().map(|operand| Tensor::from_inner(operand).require_grad()).collect();
         group.bench_function("forward and backward", |bencher| {
-            bencher.iter(|| part.run(&operands, &differentiated).sum().backward());
+            bencher.iter(|| loss(part.run(&operands, &differentiated)).backward());
         });
     }
 }

@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
-use fixtures::{HIDDEN, TOKENS, WEIGHTS, dense, nf4, tensor};
+use fixtures::{HIDDEN, TOKENS, WEIGHTS, dense, loss, nf4, tensor};
 use lowrank_kernels::{Compute, LowRankBackend, TrainBackend};
 
 /// Timed rounds of a case: at least so many, and more until the time is up.
@@ -54,7 +54,7 @@ fn compare<A: TrainBackend, M>(
     let x = tensor::<A, 2>([TOKENS, cols], 1.0).require_grad();
     let forms = [Form::Plain, Form::Ours];
     // The first pass of each sets up threads and workspaces; the second is measured.
-    let pass = |form| forward(&module, x.clone(), form).sum().backward();
+    let pass = |form| loss(forward(&module, x.clone(), form)).backward();
     let grads = forms.map(|form| x.grad(&pass(form)).expect("x has a gradient"));
     assert_same(grads);
     let peaks = forms.map(|form| allocator::peak(|| drop(pass(form))).0);
