@@ -12,6 +12,7 @@ use lowrank::adapters::merge::{OutDtype, convert};
 use lowrank::data::Tokenizer;
 use lowrank::data::synthetic::{corpus, train_tokenizer};
 use lowrank::events::{Color, Console, Control, Format, Status};
+use lowrank::models::families::LlamaConfig;
 use lowrank::models::{self, ModelConfig, Rope, RopeScaling, write_untrained};
 use lowrank::train::{Job, Options};
 use lowrank::{Error, Result};
@@ -62,25 +63,29 @@ fn pretrain() -> Result<()> {
 
 /// A small Llama: one million parameters, most of them in four blocks.
 fn architecture() -> ModelConfig {
+    let family = LlamaConfig {
+        intermediate_size: 384,
+        rms_norm_eps: 1e-5,
+        rope: Rope { theta: 10_000.0, scaling: RopeScaling::Default },
+        qkv_bias: false,
+        o_bias: false,
+        mlp_bias: false,
+        qk_norm: false,
+    };
     ModelConfig {
         model_type: "llama".into(),
         vocab_size: VOCABULARY,
         hidden_size: 128,
-        intermediate_size: 384,
         num_hidden_layers: 4,
         num_attention_heads: 4,
         num_key_value_heads: 2,
         head_dim: 32,
-        rms_norm_eps: 1e-5,
         max_position_embeddings: 256,
-        rope: Rope { theta: 10_000.0, scaling: RopeScaling::Default },
         tie_word_embeddings: true,
-        qkv_bias: false,
-        o_bias: false,
-        mlp_bias: false,
         bos_token_id: Some(1),
         eos_token_ids: vec![2],
         pad_token_id: Some(0),
+        architecture: family.into(),
     }
 }
 

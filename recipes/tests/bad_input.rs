@@ -191,8 +191,8 @@ fn configuration_and_tokenizer() {
             ),
             case(
                 "another family",
-                replace(CONFIG, "\"model_type\": \"llama\"", "\"model_type\": \"gpt2\""),
-                &["config.json", "model_type", "gpt2"],
+                replace(CONFIG, "\"model_type\": \"llama\"", "\"model_type\": \"t5\""),
+                &["config.json", "model_type", "t5"],
             ),
             case(
                 "a layer too many",

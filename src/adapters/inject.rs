@@ -5,9 +5,8 @@ use lowrank_kernels::LowRankBackend;
 use super::method::{Pool, Start};
 use super::{Adapter, AdapterConfig, BiasMode, Module, ModuleKind, Origin, Selected, Shared, saved};
 use crate::Result;
-use crate::models::llama::Llama;
-use crate::models::{ModelConfig, Site};
-use crate::nn::{Linear, Weight};
+use crate::models::{Model, ModelConfig, Site};
+use crate::nn::Weight;
 use crate::tensors::HostTensors;
 
 /// What to put into a model.
@@ -22,7 +21,7 @@ pub struct Injection<'a> {
 /// Makes exactly the parameters train that the adapter asks for; everything else stays frozen.
 /// Returns the adapted modules, in module order.
 pub fn inject<B: LowRankBackend>(
-    model: &mut Llama<B>,
+    model: &mut Model<B>,
     config: &ModelConfig,
     injection: &Injection<'_>,
 ) -> Result<Vec<Selected>> {
@@ -38,7 +37,7 @@ pub fn inject<B: LowRankBackend>(
 }
 
 fn attach<B: LowRankBackend>(
-    model: &mut Llama<B>,
+    model: &mut Model<B>,
     config: &ModelConfig,
     injection: &Injection<'_>,
     shared: &Shared,
@@ -48,11 +47,14 @@ fn attach<B: LowRankBackend>(
     let whole = saved(&modules, shared, injection.origin)?;
     // A tied head goes its own way as soon as it, or the embedding under it, is trained.
     let named = |name: &str| whole.iter().any(|m| m.path == name) || selected.iter().any(|s| s.path == name);
-    if named("lm_head") || whole.iter().any(|module| module.kind == ModuleKind::Embedding) {
+    let first = |kind| modules.iter().find(|module| module.kind == kind);
+    let (head, table) = (first(ModuleKind::Head), first(ModuleKind::Embedding));
+    let saved = |module: &Module| whole.iter().any(|saved| saved.path == module.path);
+    if head.is_some_and(|head| named(&head.path)) || table.is_some_and(saved) {
         model.untie_head();
     }
     let mut pool = Pool::new();
-    for (path, site) in model.sites() {
+    for (path, mut site) in model.sites() {
         let chosen = selected.iter().find(|selected| selected.path == path);
         if whole.iter().any(|module| module.path == path) {
             site.make_trainable();
@@ -66,20 +68,14 @@ fn attach<B: LowRankBackend>(
                 Adapter::new(chosen, adapter, &mut Start { seed, device, selected: &selected, weight, pool, values })
             }
         };
-        match site {
-            Site::Linear(linear) => {
-                linear.adapter = adapter(&linear.weight)?;
-                if shared.bias == BiasMode::All || (shared.bias == BiasMode::LoraOnly && chosen.is_some()) {
-                    train_bias(linear);
-                }
-            }
+        match &mut site {
+            Site::Linear(linear) => linear.adapter = adapter(&linear.weight)?,
             Site::Embedding(embedding) => embedding.adapter = adapter(&embedding.weight)?,
-            Site::Norm(_) => {}
+            Site::Norm(_) | Site::LayerNorm(_) => {}
+        }
+        if shared.bias == BiasMode::All || (shared.bias == BiasMode::LoraOnly && chosen.is_some()) {
+            site.train_bias();
         }
     }
     Ok(selected)
-}
-
-fn train_bias<B: LowRankBackend>(linear: &mut Linear<B>) {
-    linear.bias = linear.bias.take().map(|bias| bias.set_require_grad(true));
 }

@@ -8,7 +8,7 @@ pub enum ModuleKind {
     Embedding,
     /// The output embedding: a linear layer that `all-linear` leaves out.
     Head,
-    /// A vector of scales. It carries no adapter; it trains whole or not at all.
+    /// A vector of scales, and perhaps one of shifts. It carries no adapter; it trains whole or not at all.
     Norm,
 }
 
@@ -21,35 +21,63 @@ pub struct Module {
     pub rows: usize,
     /// Columns of the stored weight: inputs of a linear layer, width of an embedding; 1 for a norm.
     pub cols: usize,
+    /// Whether the model has a bias beside the weight.
+    pub biased: bool,
+    /// Whether files hold the weight as `[cols, rows]`, as the `Conv1D` of transformers has it.
+    pub transposed: bool,
 }
 
 impl Module {
-    /// Every module of a decoder of the Llama family, in forward order.
+    fn new(path: &str, kind: ModuleKind, rows: usize, cols: usize) -> Self {
+        Self { path: path.into(), kind, rows, cols, biased: false, transposed: false }
+    }
+
+    pub fn linear(path: &str, out: usize, inputs: usize) -> Self {
+        Self::new(path, ModuleKind::Linear, out, inputs)
+    }
+
+    /// A `Conv1D`: a linear layer with a bias whose weight is stored `[in, out]`.
+    pub fn conv1d(path: &str, out: usize, inputs: usize) -> Self {
+        Self { biased: true, transposed: true, ..Self::linear(path, out, inputs) }
+    }
+
+    pub fn embedding(path: &str, tokens: usize, width: usize) -> Self {
+        Self::new(path, ModuleKind::Embedding, tokens, width)
+    }
+
+    pub fn head(path: &str, tokens: usize, inputs: usize) -> Self {
+        Self::new(path, ModuleKind::Head, tokens, inputs)
+    }
+
+    pub fn norm(path: &str, width: usize) -> Self {
+        Self::new(path, ModuleKind::Norm, width, 1)
+    }
+
+    pub fn layer_norm(path: &str, width: usize) -> Self {
+        Self::norm(path, width).biased(true)
+    }
+
+    /// The modules of each of `n` blocks, under `parent` and the number of the block.
+    pub fn repeated(parent: &str, n: usize, block: impl Fn(usize) -> Vec<Module>) -> Vec<Module> {
+        let under = |i: usize| {
+            let parent = format!("{parent}.{i}");
+            block(i).into_iter().map(move |module| module.under(&parent))
+        };
+        (0..n).flat_map(under).collect()
+    }
+
+    pub fn biased(self, biased: bool) -> Self {
+        Self { biased, ..self }
+    }
+
+    /// The same under `parent`.
+    pub fn under(&self, parent: &str) -> Self {
+        Self { path: format!("{parent}.{}", self.path), ..self.clone() }
+    }
+
+    /// Every module of a model, in forward order; the head of tied embeddings too.
     pub fn list(config: &ModelConfig) -> Vec<Module> {
-        let module = |path: String, kind, rows, cols| Module { path, kind, rows, cols };
-        let (hidden, inner, vocab) = (config.hidden_size, config.intermediate_size, config.vocab_size);
-        let queries = config.num_attention_heads * config.head_dim;
-        let keys = config.num_key_value_heads * config.head_dim;
-        let layers = [
-            ("input_layernorm", ModuleKind::Norm, hidden, 1),
-            ("self_attn.q_proj", ModuleKind::Linear, queries, hidden),
-            ("self_attn.k_proj", ModuleKind::Linear, keys, hidden),
-            ("self_attn.v_proj", ModuleKind::Linear, keys, hidden),
-            ("self_attn.o_proj", ModuleKind::Linear, hidden, queries),
-            ("post_attention_layernorm", ModuleKind::Norm, hidden, 1),
-            ("mlp.gate_proj", ModuleKind::Linear, inner, hidden),
-            ("mlp.up_proj", ModuleKind::Linear, inner, hidden),
-            ("mlp.down_proj", ModuleKind::Linear, hidden, inner),
-        ];
-        let mut modules = vec![module("model.embed_tokens".into(), ModuleKind::Embedding, vocab, hidden)];
-        for layer in 0..config.num_hidden_layers {
-            modules.extend(
-                layers.map(|(name, kind, rows, cols)| module(format!("model.layers.{layer}.{name}"), kind, rows, cols)),
-            );
-        }
-        modules.push(module("model.norm".into(), ModuleKind::Norm, hidden, 1));
-        modules.push(module("lm_head".into(), ModuleKind::Head, vocab, hidden));
-        modules
+        config.architecture.family().modules(config)
     }
 
     /// Last segment of the path: `q_proj`.
@@ -70,16 +98,6 @@ impl Module {
         }
     }
 
-    /// Whether a linear layer of this name has a bias in the model.
-    pub fn is_biased(&self, config: &ModelConfig) -> bool {
-        match self.leaf() {
-            "q_proj" | "k_proj" | "v_proj" => config.qkv_bias,
-            "o_proj" => config.o_bias,
-            "gate_proj" | "up_proj" | "down_proj" => config.mlp_bias,
-            _ => false,
-        }
-    }
-
     /// Whether `name` is this module's path or ends it at a dot.
     pub fn is_named(&self, name: &str) -> bool {
         self.path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -89,42 +107,53 @@ impl Module {
 /// The two tiny models under `tests/golden/e2e`.
 #[cfg(test)]
 pub(crate) mod tiny {
+    use crate::models::families::LlamaConfig;
     use crate::models::{ModelConfig, Rope, RopeScaling};
 
     pub(crate) fn llama() -> ModelConfig {
+        let family = LlamaConfig {
+            intermediate_size: 256,
+            rms_norm_eps: 1e-5,
+            rope: Rope { theta: 10_000.0, scaling: RopeScaling::Default },
+            qkv_bias: false,
+            o_bias: false,
+            mlp_bias: false,
+            qk_norm: false,
+        };
         ModelConfig {
             model_type: "llama".into(),
             vocab_size: 512,
             hidden_size: 96,
-            intermediate_size: 256,
             num_hidden_layers: 2,
             num_attention_heads: 4,
             num_key_value_heads: 2,
             head_dim: 24,
-            rms_norm_eps: 1e-5,
             max_position_embeddings: 128,
-            rope: Rope { theta: 10_000.0, scaling: RopeScaling::Default },
             tie_word_embeddings: false,
-            qkv_bias: false,
-            o_bias: false,
-            mlp_bias: false,
             bos_token_id: Some(1),
             eos_token_ids: vec![2],
             pad_token_id: Some(0),
+            architecture: family.into(),
         }
     }
 
     pub(crate) fn qwen2() -> ModelConfig {
+        let family = LlamaConfig {
+            intermediate_size: 160,
+            rms_norm_eps: 1e-6,
+            rope: Rope { theta: 1e6, scaling: RopeScaling::Default },
+            qkv_bias: true,
+            o_bias: false,
+            mlp_bias: false,
+            qk_norm: false,
+        };
         ModelConfig {
             model_type: "qwen2".into(),
             hidden_size: 64,
-            intermediate_size: 160,
             head_dim: 16,
-            rms_norm_eps: 1e-6,
-            rope: Rope { theta: 1e6, scaling: RopeScaling::Default },
             tie_word_embeddings: true,
-            qkv_bias: true,
             pad_token_id: None,
+            architecture: family.into(),
             ..llama()
         }
     }

@@ -26,7 +26,7 @@ pub fn trainable(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Sele
         if whole {
             found.insert(format!("{}.weight", module.path), module.weight_shape());
         }
-        if (whole || bias) && module.is_biased(config) {
+        if (whole || bias) && module.biased {
             found.insert(format!("{}.bias", module.path), vec![module.rows]);
         }
     }

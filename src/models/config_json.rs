@@ -6,44 +6,42 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::bnb::Settings;
+use super::families::{Aliases, Architecture, ModelType};
 use super::{ModelConfig, Rope, RopeScaling};
 use crate::{Error, Result};
 
 pub(super) const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// Layers that are listed before their number is checked.
+const MAX_LISTED: usize = 1 << 12;
 
 impl ModelConfig {
     /// Parses the bytes of a `config.json` (the keys of transformers 4 or 5); `path` is for messages.
     pub fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
         let map: Map<String, Value> = serde_json::from_slice(bytes)
             .map_err(|error| Error::input(format!("not a model configuration: {error}")).file(path))?;
-        let json = Json { map: &map, path, prefix: "" };
+        let json = Json::new(&map, path);
         let model_type = json.text("model_type")?.unwrap_or_default();
-        if !["llama", "mistral", "qwen2"].contains(&model_type) {
-            return Err(json.refusal("model_type", "unsupported architecture", "llama, mistral or qwen2"));
-        }
-        refuse_other_maths(&json, model_type)?;
-        let attention_bias = model_type == "llama" && json.flag("attention_bias", false)?;
+        let unsupported = || json.refusal("model_type", "unsupported architecture", &ModelType::names());
+        let (aliases, defaults) = Architecture::common(model_type).ok_or_else(unsupported)?;
+        let json = Json { aliases, ..json };
+        Settings::parse(&json)?;
+        let architecture = Architecture::read(model_type, &json)?.ok_or_else(unsupported)?;
         let (hidden_size, heads) = (json.size("hidden_size")?, json.size("num_attention_heads")?);
-        let max_positions = if model_type == "llama" { 2048 } else { 32768 };
+        let head_dim = defaults.head_dim.unwrap_or(hidden_size.checked_div(heads).unwrap_or(0));
         let config = ModelConfig {
             model_type: model_type.to_string(),
             vocab_size: json.size("vocab_size")?,
             hidden_size,
-            intermediate_size: json.size("intermediate_size")?,
             num_hidden_layers: json.size("num_hidden_layers")?,
             num_attention_heads: heads,
             num_key_value_heads: json.size_or("num_key_value_heads", heads)?,
-            head_dim: json.size_or("head_dim", hidden_size.checked_div(heads).unwrap_or(0))?,
-            rms_norm_eps: json.number("rms_norm_eps")?.unwrap_or(1e-6),
-            max_position_embeddings: json.size_or("max_position_embeddings", max_positions)?,
-            rope: rope(&json)?,
-            tie_word_embeddings: json.flag("tie_word_embeddings", false)?,
-            qkv_bias: attention_bias || model_type == "qwen2",
-            o_bias: attention_bias,
-            mlp_bias: model_type == "llama" && json.flag("mlp_bias", false)?,
+            head_dim: json.size_or("head_dim", head_dim)?,
+            max_position_embeddings: json.size_or("max_position_embeddings", defaults.max_position_embeddings)?,
+            tie_word_embeddings: json.flag("tie_word_embeddings", defaults.tie_word_embeddings)?,
             bos_token_id: json.ids("bos_token_id")?.first().copied(),
             eos_token_ids: json.ids("eos_token_id")?,
             pad_token_id: json.ids("pad_token_id")?.first().copied(),
+            architecture,
         };
         config.check(path)?;
         Ok(config)
@@ -53,54 +51,51 @@ impl ModelConfig {
     pub(super) fn quantisation(bytes: &[u8], path: &Path) -> Result<Option<Settings>> {
         let map: Map<String, Value> = serde_json::from_slice(bytes)
             .map_err(|error| Error::input(format!("not a model configuration: {error}")).file(path))?;
-        Settings::parse(&Json { map: &map, path, prefix: "" })
+        Settings::parse(&Json::new(&map, path))
     }
 
     /// `eos_token_id` of a `generation_config.json`.
     pub(super) fn end_tokens(map: &Map<String, Value>, path: &Path) -> Result<Vec<u32>> {
-        Json { map, path, prefix: "" }.ids("eos_token_id")
+        Json::new(map, path).ids("eos_token_id")
     }
 
     /// A `config.json` that transformers 4 and 5 read back to the same model. `dtype` is what the
     /// weights beside it are stored as: `float32`, `bfloat16`, ...
     pub fn to_json(&self, dtype: &str) -> Value {
-        let class = match self.model_type.as_str() {
-            "mistral" => "MistralForCausalLM",
-            "qwen2" => "Qwen2ForCausalLM",
-            _ => "LlamaForCausalLM",
-        };
         let eos = match self.eos_token_ids[..] {
             [] => Value::Null,
             [one] => json!(one),
             ref many => json!(many),
         };
-        let mut all = json!({
+        let class = ModelType::find(&self.model_type).map_or("", |row| row.class);
+        let usual = json!({
             "architectures": [class], "model_type": self.model_type,
             "vocab_size": self.vocab_size, "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size, "num_hidden_layers": self.num_hidden_layers,
+            "num_hidden_layers": self.num_hidden_layers,
             "num_attention_heads": self.num_attention_heads, "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_dim, "hidden_act": "silu", "rms_norm_eps": self.rms_norm_eps,
-            "max_position_embeddings": self.max_position_embeddings,
-            "rope_theta": self.rope.theta, "rope_scaling": self.rope.scaling.to_json(),
+            "head_dim": self.head_dim, "max_position_embeddings": self.max_position_embeddings,
             "tie_word_embeddings": self.tie_word_embeddings,
             "bos_token_id": self.bos_token_id, "eos_token_id": eos, "pad_token_id": self.pad_token_id,
             "torch_dtype": dtype,
         });
-        match self.model_type.as_str() {
-            "llama" => {
-                all["attention_bias"] = json!(self.qkv_bias);
-                all["mlp_bias"] = json!(self.mlp_bias);
-            }
-            "qwen2" => all["use_sliding_window"] = json!(false),
-            // The default of transformers is a window of 4096.
-            _ => all["sliding_window"] = Value::Null,
-        }
-        all
+        let aliases = Architecture::common(&self.model_type).map_or(&[][..], |(aliases, _)| aliases);
+        let own = self.architecture.family().write(self);
+        let keys = [usual, own].into_iter().filter_map(|keys| match keys {
+            Value::Object(keys) => Some(keys),
+            _ => None,
+        });
+        let named = keys.flatten().map(|(key, value)| (renamed(aliases, &key).to_string(), value));
+        Value::Object(named.filter(|(key, _)| !key.is_empty()).collect())
     }
 }
 
+/// The family's name of a key.
+fn renamed(aliases: Aliases, key: &str) -> &str {
+    aliases.iter().find(|(usual, _)| *usual == key).map_or(key, |(_, own)| own)
+}
+
 impl RopeScaling {
-    fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         match *self {
             RopeScaling::Default => Value::Null,
             RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
@@ -115,90 +110,30 @@ impl RopeScaling {
     }
 }
 
-fn refuse_other_maths(json: &Json, model_type: &str) -> Result<()> {
-    if json.text("hidden_act")?.is_some_and(|act| act != "silu" && act != "swish") {
-        return Err(json.refusal("hidden_act", "unsupported activation", "silu"));
-    }
-    Settings::parse(json)?;
-    if json.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
-        return Err(json.refusal("partial_rotary_factor", "unsupported", "1"));
-    }
-    sliding_window(json, model_type)
-}
-
-/// Attention over everything equals a sliding window only while no sequence is longer than the window.
-fn sliding_window(json: &Json, model_type: &str) -> Result<()> {
-    let layers = json.size("num_hidden_layers")?;
-    let possible = match model_type {
-        "mistral" => true,
-        "qwen2" => json.flag("use_sliding_window", false)? && json.size_or("max_window_layers", 28)? < layers,
-        _ => false,
-    };
-    let listed = json.get("layer_types").and_then(Value::as_array);
-    let known = |kind: &Value| kind == "full_attention" || kind == "sliding_attention";
-    if !listed.is_none_or(|kinds| kinds.iter().all(known)) {
-        return Err(json.refusal("layer_types", "unsupported kind of layer", "full_attention"));
-    }
-    let some_slide = listed.is_none_or(|types| types.iter().any(|kind| kind == "sliding_attention"));
-    let longest = json.size_or("max_position_embeddings", 32768)?;
-    match json.get("sliding_window") {
-        Some(_) if possible && some_slide && json.size("sliding_window")? < longest => {
-            let error = Error::input("sliding-window attention is not implemented").file(json.path);
-            let error = error.key("sliding_window").found(json.size("sliding_window")?);
-            let hint =
-                "within the window the results are the same: set max_position_embeddings to it in a copy of the file";
-            Err(error.expected(format!("none, or at least max_position_embeddings {longest}")).hint(hint).into())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// `rope_parameters` (transformers 5), else `rope_theta` and `rope_scaling` (transformers 4).
-fn rope(json: &Json) -> Result<Rope> {
-    let (key, table) = match json.table("rope_parameters")? {
-        Some(table) => ("rope_parameters.", Some(table)),
-        None => ("rope_scaling.", json.table("rope_scaling")?),
-    };
-    let top_theta = json.number("rope_theta")?.unwrap_or(10000.0);
-    let Some(table) = table else { return Ok(Rope { theta: top_theta, scaling: RopeScaling::Default }) };
-    let rope = Json { map: table, path: json.path, prefix: key };
-    let theta = rope.number("rope_theta")?.unwrap_or(top_theta);
-    if rope.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
-        return Err(rope.refusal("partial_rotary_factor", "unsupported", "1"));
-    }
-    let type_key = if rope.get("rope_type").is_some() { "rope_type" } else { "type" };
-    let scaling = match rope.text(type_key)? {
-        // A table per kind of layer has no type of its own.
-        None if table.values().any(Value::is_object) => {
-            return Err(rope.refusal("rope_type", "rotary settings per kind of layer", "one table for all layers"));
-        }
-        None | Some("default") => RopeScaling::Default,
-        Some("linear") => RopeScaling::Linear { factor: rope.needed("factor")? },
-        Some("llama3") => RopeScaling::Llama3 {
-            factor: rope.needed("factor")?,
-            low_freq_factor: rope.needed("low_freq_factor")?,
-            high_freq_factor: rope.needed("high_freq_factor")?,
-            original_max_position_embeddings: rope.size("original_max_position_embeddings")?,
-        },
-        Some(_) => return Err(rope.refusal(type_key, "unsupported rotary scaling", "default, linear or llama3")),
-    };
-    Ok(Rope { theta, scaling })
-}
-
 /// Typed look-ups in a JSON object; `null` counts as absent.
-pub(super) struct Json<'a> {
+pub struct Json<'a> {
     pub map: &'a Map<String, Value>,
     pub path: &'a Path,
     /// What goes before a key in messages.
     pub prefix: &'static str,
+    /// Keys that are looked up under another name first.
+    pub aliases: Aliases,
 }
 
 impl<'a> Json<'a> {
+    pub fn new(map: &'a Map<String, Value>, path: &'a Path) -> Self {
+        Self { map, path, prefix: "", aliases: &[] }
+    }
+
     fn get(&self, key: &str) -> Option<&'a Value> {
-        self.map.get(key).filter(|value| !value.is_null())
+        let own = renamed(self.aliases, key);
+        let value = self.map.get(own).or_else(|| self.map.get(key).filter(|_| !own.is_empty()));
+        value.filter(|value| !value.is_null())
     }
 
     pub fn refusal(&self, key: &str, what: &str, expected: &str) -> Error {
+        let own = renamed(self.aliases, key);
+        let key = if self.map.contains_key(key) && !self.map.contains_key(own) { key } else { own };
         let error = Error::input(what).file(self.path).key(format!("{}{key}", self.prefix)).expected(expected);
         let found = self.map.get(key).map_or("nothing".into(), Value::to_string);
         error.found(found.chars().take(80).collect::<String>()).into()
@@ -217,11 +152,11 @@ impl<'a> Json<'a> {
         Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
-    fn number(&self, key: &str) -> Result<Option<f64>> {
+    pub fn number(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a number", Value::as_f64)
     }
 
-    fn needed(&self, key: &str) -> Result<f64> {
+    pub fn needed(&self, key: &str) -> Result<f64> {
         self.number(key)?.ok_or_else(|| self.refusal(key, "missing", "a number"))
     }
 
@@ -229,20 +164,158 @@ impl<'a> Json<'a> {
         self.typed(key, "an object", Value::as_object)
     }
 
-    fn size_if_any(&self, key: &str) -> Result<Option<usize>> {
+    pub fn size_if_any(&self, key: &str) -> Result<Option<usize>> {
         self.typed(key, "a whole number", |value| value.as_u64().and_then(|size| usize::try_from(size).ok()))
     }
 
-    fn size(&self, key: &str) -> Result<usize> {
+    pub fn size(&self, key: &str) -> Result<usize> {
         self.size_if_any(key)?.ok_or_else(|| self.refusal(key, "missing", "a whole number"))
     }
 
-    fn size_or(&self, key: &str, default: usize) -> Result<usize> {
+    pub fn size_or(&self, key: &str, default: usize) -> Result<usize> {
         Ok(self.size_if_any(key)?.unwrap_or(default))
     }
 
+    /// Refuses a text other than `known`; an absent one stands for the first.
+    pub fn only(&self, key: &str, known: &[&str]) -> Result<()> {
+        if self.text(key)?.is_none_or(|found| known.contains(&found)) {
+            return Ok(());
+        }
+        Err(self.refusal(key, "unsupported", &known.join(" or ")))
+    }
+
+    /// Refuses a flag other than `known`, which an absent one stands for.
+    pub fn only_flag(&self, key: &str, known: bool) -> Result<()> {
+        if self.flag(key, known)? == known { Ok(()) } else { Err(self.refusal(key, "unsupported", &known.to_string())) }
+    }
+
+    /// Refuses a number other than `known`, which an absent one stands for.
+    pub fn only_number(&self, key: &str, known: f64) -> Result<()> {
+        if self.number(key)?.is_none_or(|found| found == known) {
+            return Ok(());
+        }
+        Err(self.refusal(key, "unsupported", &known.to_string()))
+    }
+
+    /// A list of whole numbers; empty where there is none.
+    pub fn sizes(&self, key: &str) -> Result<Vec<usize>> {
+        let size = |value: &Value| value.as_u64().and_then(|size| usize::try_from(size).ok());
+        let sizes = self.typed(key, "a list of whole numbers", |value| value.as_array()?.iter().map(size).collect())?;
+        Ok(sizes.unwrap_or_default())
+    }
+
+    /// Refuses any value.
+    pub fn absent(&self, key: &str) -> Result<()> {
+        if self.get(key).is_none() { Ok(()) } else { Err(self.refusal(key, "unsupported", "none")) }
+    }
+
+    /// Which layers see a window alone: by `layer_types`, else all but every `pattern`-th.
+    pub fn sliding_layers(&self, layers: usize, pattern: usize) -> Result<Vec<bool>> {
+        let Some(listed) = self.get("layer_types") else {
+            let layers = layers.min(MAX_LISTED);
+            return Ok((1..=layers).map(|layer| layer.checked_rem(pattern).is_some_and(|left| left != 0)).collect());
+        };
+        let slides = |kind: &Value| match kind.as_str() {
+            Some("sliding_attention") => Some(true),
+            Some("full_attention") => Some(false),
+            _ => None,
+        };
+        let listed = listed.as_array().and_then(|kinds| kinds.iter().map(slides).collect::<Option<Vec<_>>>());
+        listed.filter(|kinds| kinds.len() == layers).ok_or_else(|| {
+            let expected = format!("\"full_attention\" or \"sliding_attention\" for each of {layers} layers");
+            self.refusal("layer_types", "unsupported kinds of layer", &expected)
+        })
+    }
+
+    pub fn refuse_partial_rotary(&self) -> Result<()> {
+        if self.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
+            return Err(self.refusal("partial_rotary_factor", "unsupported", "1"));
+        }
+        Ok(())
+    }
+
+    /// Attention over everything equals a sliding window only while no sequence is longer than the window. `possible`
+    /// says whether the family's other keys let layers slide at all.
+    pub fn refuse_sliding_window(&self, possible: bool) -> Result<()> {
+        let listed = self.get("layer_types").and_then(Value::as_array);
+        let known = |kind: &Value| kind == "full_attention" || kind == "sliding_attention";
+        if !listed.is_none_or(|kinds| kinds.iter().all(known)) {
+            return Err(self.refusal("layer_types", "unsupported kind of layer", "full_attention"));
+        }
+        let some_slide = listed.is_none_or(|types| types.iter().any(|kind| kind == "sliding_attention"));
+        let longest = self.size_or("max_position_embeddings", 32768)?;
+        match self.get("sliding_window") {
+            Some(_) if possible && some_slide && self.size("sliding_window")? < longest => {
+                let error = Error::input("sliding-window attention is not implemented").file(self.path);
+                let error = error.key("sliding_window").found(self.size("sliding_window")?);
+                let hint = "within the window the results are the same: set max_position_embeddings to it in a copy of the file";
+                Err(error.expected(format!("none, or at least max_position_embeddings {longest}")).hint(hint).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `rope_parameters` (transformers 5), else `rope_theta` and `rope_scaling` (transformers 4).
+    pub fn rope(&self, default_theta: f64) -> Result<Rope> {
+        let top_theta = self.number("rope_theta")?.unwrap_or(default_theta);
+        let (prefix, table) = match self.table("rope_parameters")? {
+            Some(table) => ("rope_parameters.", Some(table)),
+            None => ("rope_scaling.", self.table("rope_scaling")?),
+        };
+        match table {
+            None => Ok(Rope { theta: top_theta, scaling: RopeScaling::Default }),
+            Some(map) => Json { map, prefix, ..*self }.rope_table(top_theta),
+        }
+    }
+
+    /// Rotary settings of one kind of layer, where `rope_parameters` has them by kind.
+    pub fn rope_of(&self, kind: &str, default_theta: f64) -> Result<Option<Rope>> {
+        let Some(Value::Object(map)) = self.table("rope_parameters")?.and_then(|kinds| kinds.get(kind)) else {
+            return Ok(None);
+        };
+        Json { map, prefix: "rope_parameters.", ..*self }.rope_table(default_theta).map(Some)
+    }
+
+    /// [`Self::rope`], and how much of each head rotates.
+    pub fn partial_rope(&self, default_theta: f64, default_factor: f64) -> Result<(Rope, f64)> {
+        let key = "partial_rotary_factor";
+        let own = self.table("rope_parameters")?.and_then(|table| table.get(key)).and_then(Value::as_f64);
+        let without = |map: &Map<String, Value>| -> Map<String, Value> {
+            map.iter().filter(|(name, _)| *name != key).map(|(name, value)| (name.clone(), value.clone())).collect()
+        };
+        let mut map = without(self.map);
+        if let Some(Value::Object(table)) = map.get_mut("rope_parameters") {
+            *table = without(table);
+        }
+        let rope = Json { map: &map, ..*self }.rope(default_theta)?;
+        Ok((rope, own.or(self.number(key)?).unwrap_or(default_factor)))
+    }
+
+    /// The table that either has.
+    fn rope_table(&self, top_theta: f64) -> Result<Rope> {
+        let theta = self.number("rope_theta")?.unwrap_or(top_theta);
+        self.refuse_partial_rotary()?;
+        let type_key = if self.get("rope_type").is_some() { "rope_type" } else { "type" };
+        let scaling = match self.text(type_key)? {
+            // A table per kind of layer has no type of its own.
+            None if self.map.values().any(Value::is_object) => {
+                return Err(self.refusal("rope_type", "rotary settings per kind of layer", "one table for all layers"));
+            }
+            None | Some("default") => RopeScaling::Default,
+            Some("linear") => RopeScaling::Linear { factor: self.needed("factor")? },
+            Some("llama3") => RopeScaling::Llama3 {
+                factor: self.needed("factor")?,
+                low_freq_factor: self.needed("low_freq_factor")?,
+                high_freq_factor: self.needed("high_freq_factor")?,
+                original_max_position_embeddings: self.size("original_max_position_embeddings")?,
+            },
+            Some(_) => return Err(self.refusal(type_key, "unsupported rotary scaling", "default, linear or llama3")),
+        };
+        Ok(Rope { theta, scaling })
+    }
+
     /// A token id or a list of them; -1, which old files write for "none", counts as absent.
-    fn ids(&self, key: &str) -> Result<Vec<u32>> {
+    pub fn ids(&self, key: &str) -> Result<Vec<u32>> {
         let ids = self.typed(key, "a token id or a list of them", |value| match value {
             Value::Array(list) => list.iter().map(token_id).collect(),
             one if one.as_i64() == Some(-1) => Some(Vec::new()),
@@ -288,8 +361,9 @@ mod tests {
     fn absent_keys_have_the_defaults_of_transformers() {
         let config = parsed(json!({ "num_key_value_heads": null }));
         assert_eq!((config.head_dim, config.num_key_value_heads), (24, 4));
-        assert_eq!(config.rope, Rope { theta: 10000.0, scaling: RopeScaling::Default });
-        assert!(!config.tie_word_embeddings && !config.qkv_bias && !config.o_bias && !config.mlp_bias);
+        let own = config.llama();
+        assert_eq!(own.rope, Rope { theta: 10000.0, scaling: RopeScaling::Default });
+        assert!(!config.tie_word_embeddings && !own.qkv_bias && !own.o_bias && !own.mlp_bias);
         assert_eq!((config.bos_token_id, config.eos_token_ids, config.pad_token_id), (Some(1), vec![2], None));
         assert_eq!(parsed(json!({ "head_dim": 32 })).head_dim, 32);
         assert_eq!(parsed(json!({ "eos_token_id": [2, 7], "pad_token_id": -1 })).eos_token_ids, [2, 7]);
@@ -304,23 +378,26 @@ mod tests {
             json!({ "rope_theta": 5e5, "rope_scaling": { "rope_type": "linear", "factor": 2 } }),
             json!({ "rope_parameters": { "rope_type": "linear", "factor": 2.0, "rope_theta": 500000 } }),
         ] {
-            assert_eq!(parsed(keys).rope, expected);
+            assert_eq!(parsed(keys).llama().rope, expected);
         }
         let llama3 = json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 16 });
         assert!(matches!(
-            parsed(json!({ "rope_scaling": llama3 })).rope.scaling,
+            parsed(json!({ "rope_scaling": llama3 })).llama().rope.scaling,
             RopeScaling::Llama3 { original_max_position_embeddings: 16, .. }
         ));
     }
 
     #[test]
     fn biases_follow_the_family() {
-        let qwen = parsed(json!({ "model_type": "qwen2" }));
-        assert!(qwen.qkv_bias && !qwen.o_bias && !qwen.mlp_bias);
-        let llama = parsed(json!({ "attention_bias": true, "mlp_bias": true }));
-        assert!(llama.qkv_bias && llama.o_bias && llama.mlp_bias);
-        assert!(!parsed(json!({ "model_type": "mistral", "attention_bias": true })).qkv_bias);
+        let biases = |changes: Value| {
+            let config = parsed(changes);
+            let own = config.llama();
+            [own.qkv_bias, own.o_bias, own.mlp_bias]
+        };
+        assert_eq!(biases(json!({ "model_type": "qwen2" })), [true, false, false]);
+        assert_eq!(biases(json!({ "attention_bias": true, "mlp_bias": true })), [true; 3]);
+        assert_eq!(biases(json!({ "model_type": "mistral", "attention_bias": true })), [false; 3]);
     }
 
     #[test]

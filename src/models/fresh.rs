@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::ModelConfig;
+use crate::adapters::Module;
 use crate::adapters::random::Stream;
 use crate::tensors::{self, HostTensor, HostTensors};
 use crate::{Error, Result};
@@ -12,11 +13,19 @@ const DEVIATION: f64 = 0.02;
 
 /// Writes an untrained Hugging Face model, `config.json` and `model.safetensors`, into the existing directory `dir`.
 pub fn write_untrained(config: &ModelConfig, seed: u64, dir: &Path) -> Result<()> {
-    let value = |(name, shape): (String, Vec<usize>)| {
+    let transposed = |name: &str| {
+        let modules = Module::list(config).into_iter();
+        modules.filter(|module| module.transposed).any(|module| name.strip_suffix(".weight") == Some(&module.path))
+    };
+    let one = 1.0 - config.architecture.family().norms().plus as f32;
+    let value = |(name, mut shape): (String, Vec<usize>)| {
+        if transposed(&name) {
+            shape.reverse();
+        }
         let n = shape.iter().product();
         let values = match shape.len() {
             1 if name.ends_with("bias") => vec![0.0; n],
-            1 => vec![1.0; n],
+            1 => vec![one; n],
             _ => Stream::new(seed, &name).normal(n, DEVIATION),
         };
         (name, HostTensor { shape, values })

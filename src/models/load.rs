@@ -1,14 +1,16 @@
 //! Builds a model on a device from named host tensors, one at a time.
 
+use std::collections::HashMap;
+
 use burn::module::Param;
 use burn::tensor::Tensor;
 use lowrank_kernels::LowRankBackend;
 use lowrank_kernels::four_bit::Quantised;
 
-use super::llama::{Block, Decoder, Llama, Mlp};
+use super::families::{Model, Norms, Own};
 use super::{ModelConfig, Stored, WeightSource};
-use crate::adapters::{Factors, Loftq};
-use crate::nn::{Attention, Embedding, Linear, RmsNorm, Storage, Weight};
+use crate::adapters::{Factors, Loftq, Module, ModuleKind};
+use crate::nn::{Embedding, LayerNorm, Linear, RmsNorm, Storage, Weight};
 use crate::recipe::BaseStorage;
 use crate::tensors::HostTensors;
 use crate::{Error, Result};
@@ -20,24 +22,27 @@ pub fn load<B: LowRankBackend>(
     storage: BaseStorage,
     loftq: Option<Loftq<'_>>,
     device: &B::Device,
-) -> Result<(Llama<B>, HostTensors)> {
+) -> Result<(Model<B>, HostTensors)> {
     let source = Stored::new(source, storage)?.around(loftq.map(|loftq| loftq.plan.clone()))?;
-    let (storage, left) = (Storage::new(storage, device), HostTensors::new());
-    let mut reader = Reader { config, source, storage, loftq, done: 0, left };
-    let layers = (0..config.num_hidden_layers).map(|i| reader.block(i)).collect::<Result<_>>()?;
-    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-    let model = Decoder {
-        embed_tokens: Embedding { weight: reader.weight("model.embed_tokens", [vocab, hidden])?, adapter: None },
-        layers,
-        norm: reader.norm("model.norm")?,
+    let stored = |module: &Module| module.kind != ModuleKind::Head || !config.tie_word_embeddings;
+    let modules = Module::list(config).into_iter().filter(stored);
+    let mut reader = Reader {
+        config,
+        modules: modules.map(|module| (module.path.clone(), module)).collect(),
+        source,
+        storage: Storage::new(storage, device),
+        loftq,
+        done: 0,
+        left: HostTensors::new(),
     };
-    let tied = config.tie_word_embeddings;
-    let lm_head = if tied { None } else { Some(Linear::new(reader.weight("lm_head", [vocab, hidden])?, None)) };
-    Ok((Llama { model, lm_head }, reader.left))
+    Ok((Model::read(&mut reader)?, reader.left))
 }
 
-struct Reader<'a, B: LowRankBackend> {
-    config: &'a ModelConfig,
+/// Hands out layers by path.
+pub struct Reader<'a, B: LowRankBackend> {
+    pub config: &'a ModelConfig,
+    /// Those with tensors of their own.
+    modules: HashMap<String, Module>,
     source: Stored<'a>,
     storage: Storage<B>,
     loftq: Option<Loftq<'a>>,
@@ -47,60 +52,44 @@ struct Reader<'a, B: LowRankBackend> {
     left: HostTensors,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Bias {
-    Yes,
-    No,
-}
-
-fn bias_if(present: bool) -> Bias {
-    if present { Bias::Yes } else { Bias::No }
-}
-
 impl<B: LowRankBackend> Reader<'_, B> {
-    fn block(&mut self, i: usize) -> Result<Block<B>> {
-        let at = |name: &str| format!("model.layers.{i}.{name}");
-        Ok(Block {
-            input_layernorm: self.norm(&at("input_layernorm"))?,
-            self_attn: self.attention(&at("self_attn"))?,
-            post_attention_layernorm: self.norm(&at("post_attention_layernorm"))?,
-            mlp: self.mlp(&at("mlp"))?,
-        })
+    /// Whether the model has something under `path`.
+    pub fn has(&self, path: &str) -> bool {
+        let below = |found: &String| found.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+        self.modules.contains_key(path) || self.modules.keys().any(below)
     }
 
-    fn attention(&mut self, path: &str) -> Result<Attention<B>> {
-        let c = self.config;
-        let (heads, kv_heads, head_dim) = (c.num_attention_heads, c.num_key_value_heads, c.head_dim);
-        let (wide, narrow, hidden) = (heads * head_dim, kv_heads * head_dim, c.hidden_size);
-        let (qkv, o) = (bias_if(c.qkv_bias), bias_if(c.o_bias));
-        Ok(Attention {
-            q_proj: self.linear(&format!("{path}.q_proj"), [wide, hidden], qkv)?,
-            k_proj: self.linear(&format!("{path}.k_proj"), [narrow, hidden], qkv)?,
-            v_proj: self.linear(&format!("{path}.v_proj"), [narrow, hidden], qkv)?,
-            o_proj: self.linear(&format!("{path}.o_proj"), [hidden, wide], o)?,
-            heads,
-            kv_heads,
-            head_dim,
-        })
+    pub fn linear(&mut self, path: &str) -> Result<Linear<B>> {
+        let module = self.module(path)?;
+        let bias = module.biased.then(|| self.vector(&format!("{path}.bias"), module.rows)).transpose()?;
+        Ok(Linear::new(self.weight(path, [module.rows, module.cols])?, bias))
     }
 
-    fn mlp(&mut self, path: &str) -> Result<Mlp<B>> {
-        let (hidden, wide) = (self.config.hidden_size, self.config.intermediate_size);
-        let bias = bias_if(self.config.mlp_bias);
-        Ok(Mlp {
-            gate_proj: self.linear(&format!("{path}.gate_proj"), [wide, hidden], bias)?,
-            up_proj: self.linear(&format!("{path}.up_proj"), [wide, hidden], bias)?,
-            down_proj: self.linear(&format!("{path}.down_proj"), [hidden, wide], bias)?,
-        })
+    pub fn embedding(&mut self, path: &str) -> Result<Embedding<B>> {
+        let module = self.module(path)?;
+        Ok(Embedding { weight: self.weight(path, [module.rows, module.cols])?, adapter: None })
     }
 
-    /// A linear layer of a block.
-    fn linear(&mut self, path: &str, shape: [usize; 2], bias: Bias) -> Result<Linear<B>> {
-        let bias = match bias {
-            Bias::Yes => Some(self.vector(&format!("{path}.bias"), shape[0])?),
-            Bias::No => None,
-        };
-        Ok(Linear::new(self.weight(path, shape)?, bias))
+    pub fn rms_norm(&self, path: &str) -> Result<RmsNorm<B>> {
+        let weight = self.vector(&format!("{path}.weight"), self.module(path)?.rows)?;
+        let Norms { epsilon: eps, plus } = self.config.architecture.family().norms();
+        Ok(RmsNorm { weight, eps, plus })
+    }
+
+    pub fn layer_norm(&self, path: &str) -> Result<LayerNorm<B>> {
+        let width = self.module(path)?.rows;
+        let [weight, bias] = ["weight", "bias"].map(|field| self.vector(&format!("{path}.{field}"), width));
+        Ok(LayerNorm { weight: weight?, bias: bias?, eps: self.config.architecture.family().norms().epsilon })
+    }
+
+    /// The keys of the family's own.
+    pub fn own<C: Own>(&self) -> Option<&C> {
+        C::of(&self.config.architecture)
+    }
+
+    fn module(&self, path: &str) -> Result<Module> {
+        let missing = || Error::Failed(format!("{}: the family does not list {path}", self.config.model_type));
+        self.modules.get(path).cloned().ok_or_else(missing)
     }
 
     fn weight(&mut self, path: &str, shape: [usize; 2]) -> Result<Weight<B>> {
@@ -127,11 +116,6 @@ impl<B: LowRankBackend> Reader<'_, B> {
         self.done += 1;
         progress(self.done, plan.ranks.len());
         Ok(())
-    }
-
-    fn norm(&self, path: &str) -> Result<RmsNorm<B>> {
-        let weight = self.vector(&format!("{path}.weight"), self.config.hidden_size)?;
-        Ok(RmsNorm { weight, eps: self.config.rms_norm_eps })
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Param<Tensor<B, 1>>> {

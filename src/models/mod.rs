@@ -1,8 +1,10 @@
 //! Model families, and the readers that bring their weights in.
 
+pub(crate) mod arranged;
 pub(crate) mod bnb;
 mod config;
 mod config_json;
+pub mod families;
 mod fresh;
 pub mod gguf;
 mod header;
@@ -10,7 +12,6 @@ mod header;
 mod hostile;
 #[cfg(feature = "hub")]
 mod hub;
-pub mod llama;
 mod load;
 mod mapped;
 mod open;
@@ -20,7 +21,8 @@ mod sites;
 mod source;
 mod stored;
 
-pub use config::*;
+pub use config::{ModelConfig, Rope, RopeScaling};
+pub use families::Model;
 pub use fresh::write_untrained;
 pub use load::load;
 pub use open::*;

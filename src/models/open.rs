@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::arranged::Arranged;
 use super::bnb::FourBitCheckpoint;
 use super::config_json::MAX_CONFIG_BYTES;
 use super::gguf::GgufFile;
@@ -107,6 +108,7 @@ fn from_directory(dir: &Path) -> Result<Opened> {
         None => Box::new(weights),
         Some(settings) => Box::new(FourBitCheckpoint::new(weights, &settings)?),
     };
+    let weights = Arranged::around(weights, &config);
     Ok(Opened {
         config,
         weights,
@@ -213,7 +215,9 @@ impl Opened {
 
     /// Extras that carry nothing: rotary frequencies that old files store, and the copy of a tied head.
     fn may_ignore(&self, name: &str) -> bool {
-        name.ends_with("rotary_emb.inv_freq") || (self.config.tie_word_embeddings && name == "lm_head.weight")
+        name.ends_with("rotary_emb.inv_freq")
+            || (self.config.tie_word_embeddings && name == "lm_head.weight")
+            || self.config.architecture.family().checkpoint().ignores(name)
     }
 
     /// Whether the files hold four-bit weights.
@@ -320,7 +324,7 @@ mod tests {
         let dir = copy();
         edit(&dir, "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
         let message = refusal("m", dir.path());
-        assert!(message.contains("missing: 12 (model.layers.2.self_attn.q_proj.weight, "), "{message}");
+        assert!(message.contains("missing: 12 (model.layers.2.input_layernorm.weight, "), "{message}");
         assert!(message.contains(", ...); extra: none"), "{message}");
 
         let dir = copy();

@@ -23,9 +23,11 @@ pub struct Stored<'a> {
     plan: Option<LoftqPlan>,
 }
 
-/// Whether this is the weight of a linear layer of a block: what four bits are for.
+/// Whether this is the weight of a linear layer of a block: what four bits are for. Routers choose between experts, and are not.
 pub(crate) fn is_linear_of_block(name: &str, shape: &[usize]) -> bool {
-    name.starts_with("model.layers.") && shape.len() == 2
+    let numbered = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let router = name.ends_with(".gate.weight") || name.ends_with(".shared_expert_gate.weight");
+    shape.len() == 2 && name.ends_with(".weight") && !router && name.split('.').any(numbered)
 }
 
 impl<'a> Stored<'a> {

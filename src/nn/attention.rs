@@ -1,14 +1,11 @@
-//! Causal self-attention with grouped queries, rotary positions and a key/value cache.
+//! Causal self-attention with grouped queries.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use lowrank_kernels::{
-    AttentionLayout, Heads, LowRankBackend, PositionTensors, Positions, attend, join_heads, split_heads,
-};
+use lowrank_kernels::{Heads, LowRankBackend};
 
-use super::{Linear, Pass, rotary_tables};
-use crate::data::Batch;
+use super::{At, Linear, Pass, RmsNorm};
 
 #[derive(Module, Debug)]
 pub struct Attention<B: Backend> {
@@ -16,65 +13,65 @@ pub struct Attention<B: Backend> {
     pub k_proj: Linear<B>,
     pub v_proj: Linear<B>,
     pub o_proj: Linear<B>,
+    /// Over each head of the queries, before rotation (Henry et al. 2020).
+    pub q_norm: Option<RmsNorm<B>>,
+    pub k_norm: Option<RmsNorm<B>>,
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    #[module(skip)]
+    pub form: AttentionForm,
 }
 
-/// Keys and values seen so far, `[batch, kv_heads, seen, head_dim]`.
-#[derive(Clone, Debug)]
-pub struct LayerCache<B: Backend> {
-    keys: Tensor<B, 4>,
-    values: Tensor<B, 4>,
+/// In what the attention of a family differs from Llama's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionForm {
+    /// The scores are divided by its root; by that of `head_dim` where there is none.
+    pub scale: Option<f64>,
+    pub pairs: Pairs,
 }
 
-/// Positions of the new tokens of one row, whose earlier ones are in a cache.
-#[derive(Clone, Debug)]
-pub struct NewTokens<B: Backend> {
-    at: PositionTensors<B>,
-    len: usize,
+/// Which two dimensions of a head rotate together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairs {
+    /// One of the first half and one of the second.
+    Halves,
+    /// Neighbours.
+    Neighbours,
 }
 
-/// Shape, rotations and visibility of one batch, shared by all layers.
-pub fn positions(batch: &Batch, frequencies: &[f32]) -> Positions {
-    let (cos, sin) = rotary_tables(&batch.position, frequencies);
-    Positions { batch: batch.rows, len: batch.len, cos, sin, segment: batch.segment.clone() }
-}
-
-impl<B: Backend> NewTokens<B> {
-    /// `len` tokens from position `start` on.
-    pub fn new(start: usize, len: usize, frequencies: &[f32], device: &B::Device) -> Self {
-        let position: Vec<i32> = (start as i32..).take(len).collect();
-        let (cos, sin) = rotary_tables(&position, frequencies);
-        let positions = Positions { batch: 1, len, cos, sin, segment: vec![1; len] };
-        Self { at: positions.tensors(device), len }
+impl Default for AttentionForm {
+    fn default() -> Self {
+        Self { scale: None, pairs: Pairs::Halves }
     }
 }
 
 impl<B: LowRankBackend> Attention<B> {
-    /// `[batch × len, hidden] → [batch × len, hidden]`.
-    pub fn forward(&self, x: Tensor<B, 2>, layout: &AttentionLayout<B>, pass: Pass) -> Tensor<B, 2> {
-        let q = self.q_proj.forward(x.clone(), pass);
-        let k = self.k_proj.forward(x.clone(), pass);
+    /// `[n, hidden] → [n, hidden]`.
+    pub fn forward(&self, x: Tensor<B, 2>, at: At<'_, B>, pass: Pass) -> Tensor<B, 2> {
+        let q = self.arranged(self.q_proj.forward(x.clone(), pass), self.q_norm.as_ref());
+        let k = self.arranged(self.k_proj.forward(x.clone(), pass), self.k_norm.as_ref());
         let v = self.v_proj.forward(x, pass);
+        let q = match self.form.scale {
+            Some(scale) => q.mul_scalar((self.head_dim as f64 / scale).sqrt()),
+            None => q,
+        };
         let heads = Heads { heads: self.heads, kv_heads: self.kv_heads, head_dim: self.head_dim };
-        self.o_proj.forward(layout.attention(q, k, v, heads), pass)
+        self.o_proj.forward(at.attention(q, k, v, heads), pass)
     }
 
-    /// The same for the new tokens of one row, `[len, hidden] → [len, hidden]`; extends `cache`. Several tokens at once
-    /// are only right where the cache is empty; a single one sees all of it.
-    pub fn cached(&self, x: Tensor<B, 2>, new: &NewTokens<B>, cache: &mut Option<LayerCache<B>>) -> Tensor<B, 2> {
-        let shape = [1, new.len];
-        let q = split_heads(self.q_proj.forward(x.clone(), Pass::EVAL), shape, self.heads);
-        let k = split_heads(self.k_proj.forward(x.clone(), Pass::EVAL), shape, self.kv_heads);
-        let v = split_heads(self.v_proj.forward(x, Pass::EVAL), shape, self.kv_heads);
-        let (q, k) = (new.at.rotate(q), new.at.rotate(k));
-        let (k, v) = match cache.take() {
-            Some(old) => (Tensor::cat(vec![old.keys, k], 2), Tensor::cat(vec![old.values, v], 2)),
-            None => (k, v),
+    /// Queries or keys as they are rotated. Scores do not change when the dimensions of both are reordered alike.
+    fn arranged(&self, x: Tensor<B, 2>, norm: Option<&RmsNorm<B>>) -> Tensor<B, 2> {
+        let x = match norm {
+            Some(norm) => norm.per_head(x),
+            None => x,
         };
-        *cache = Some(LayerCache { keys: k.clone(), values: v.clone() });
-        let y = if new.len == 1 { attend(q, k, v, None) } else { new.at.attend(q, k, v) };
-        self.o_proj.forward(join_heads(y), Pass::EVAL)
+        match self.form.pairs {
+            Pairs::Halves => x,
+            Pairs::Neighbours => {
+                let [n, all] = x.dims();
+                x.reshape([n * all / self.head_dim, self.head_dim / 2, 2]).swap_dims(1, 2).reshape([n, all])
+            }
+        }
     }
 }

@@ -23,6 +23,11 @@ impl<B: LowRankBackend> Linear<B> {
         Self { weight, bias, adapter: None }
     }
 
+    /// The bias, where there is one, trains from now on.
+    pub fn train_bias(&mut self) {
+        self.bias = self.bias.take().map(|bias| bias.set_require_grad(true));
+    }
+
     /// `[n, in] → [n, out]`.
     pub fn forward(&self, x: Tensor<B, 2>, pass: Pass) -> Tensor<B, 2> {
         match &self.adapter {

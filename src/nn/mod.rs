@@ -1,20 +1,30 @@
 //! Layers: a frozen base with room for an adapter in each.
 
+mod activation;
 mod attention;
 mod embedding;
+mod experts;
 mod four_bit;
+mod layer_norm;
+mod layout;
 mod linear;
 mod meter;
+mod mlp;
 mod norm;
 pub mod params;
 mod rope;
 mod weight;
 
-pub use attention::{Attention, LayerCache, NewTokens, positions};
+pub use activation::{Gate, gelu};
+pub use attention::{Attention, AttentionForm, Pairs};
 pub use embedding::Embedding;
+pub use experts::Routing;
 pub use four_bit::{PackedFourBit, PackedNested, PackedScales};
+pub use layer_norm::LayerNorm;
+pub use layout::{At, LayerCache, Layout, NewTokens, View, Views};
 pub use linear::Linear;
 pub use meter::Meter;
+pub use mlp::{FusedMlp, Mlp};
 pub use norm::RmsNorm;
 pub use rope::rotary_tables;
 pub use weight::{PackedBf16, Storage, Weight};

@@ -95,6 +95,21 @@ impl Register {
     }
 }
 
+/// Whether a parameter of `module` trains.
+pub fn trains<B: Backend, M: Module<B>>(module: &M) -> bool {
+    let mut visitor = Trains(false);
+    module.visit(&mut visitor);
+    visitor.0
+}
+
+struct Trains(bool);
+
+impl<B: Backend> ModuleVisitor<B> for Trains {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.0 |= param.is_require_grad();
+    }
+}
+
 #[derive(Default)]
 struct Path {
     parts: Vec<String>,

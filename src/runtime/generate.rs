@@ -5,8 +5,8 @@ use lowrank_kernels::LowRankBackend;
 
 use super::learner::to_host;
 use crate::adapters::random::Stream;
-use crate::models::llama::Llama;
-use crate::nn::{LayerCache, NewTokens, Pass};
+use crate::models::Model;
+use crate::nn::{LayerCache, NewTokens, Pass, Views};
 use crate::{Error, Result};
 
 /// How the next token is chosen: the likeliest, or drawn when `temperature` is above 0.
@@ -20,8 +20,8 @@ pub struct Sampling {
 }
 
 pub(super) fn generate<B: LowRankBackend>(
-    model: &Llama<B>,
-    frequencies: &[f32],
+    model: &Model<B>,
+    views: &Views,
     prompt: &[u32],
     sampling: &Sampling,
     max_positions: usize,
@@ -31,9 +31,9 @@ pub(super) fn generate<B: LowRankBackend>(
     if prompt.is_empty() {
         return Err(Error::input("the prompt has no tokens").into());
     }
-    let mut cache: Vec<Option<LayerCache<B>>> = vec![None; model.model.layers.len()];
+    let mut cache: Vec<Option<LayerCache<B>>> = vec![None; views.of_layer.len()];
     let mut ids = prompt.to_vec();
-    let mut new = NewTokens::new(0, prompt.len(), frequencies, device);
+    let mut new = NewTokens::new(0, prompt.len(), views, device);
     let mut fresh = prompt.to_vec();
     let draws = Stream::new(sampling.seed, "generate");
     let room = max_positions.saturating_sub(prompt.len());
@@ -47,7 +47,7 @@ pub(super) fn generate<B: LowRankBackend>(
             break;
         }
         ids.push(token);
-        new = NewTokens::new(ids.len() - 1, 1, frequencies, device);
+        new = NewTokens::new(ids.len() - 1, 1, views, device);
         fresh = vec![token];
     }
     Ok(ids.split_off(prompt.len()))

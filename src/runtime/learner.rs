@@ -4,17 +4,16 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use indexmap::IndexMap;
-use lowrank_kernels::{AttentionLayout, LowRankBackend, TrainBackend, path_hash};
+use lowrank_kernels::{LowRankBackend, TrainBackend, path_hash};
 
 use super::generate::{self, Sampling};
 use super::{AdapterSpec, Learner, Micro, MicroResult, step};
 use crate::adapters::{Adapter, ModuleKind, Moment, Rule, Selected, Spec};
 use crate::data::Batch;
 use crate::events::Event;
-use crate::models::ModelConfig;
-use crate::models::llama::Llama;
+use crate::models::{Model, ModelConfig};
 use crate::nn::params::{GradMap, Register};
-use crate::nn::{Meter, Pass, positions};
+use crate::nn::{Layout, Meter, Pass, Views};
 use crate::optim::Optimizer;
 use crate::tensors::{HostTensor, HostTensors};
 use crate::{Error, Result};
@@ -24,9 +23,9 @@ const RULE: &str = "rule.";
 
 pub(super) struct TensorLearner<B: TrainBackend> {
     /// Always present; taken only while a step rebuilds it.
-    model: Option<Llama<B>>,
+    model: Option<Model<B>>,
     device: B::Device,
-    frequencies: Vec<f32>,
+    views: Views,
     max_positions: usize,
     adapted: Vec<Selected>,
     register: Register,
@@ -41,13 +40,19 @@ pub(super) struct TensorLearner<B: TrainBackend> {
 }
 
 impl<B: TrainBackend> TensorLearner<B> {
-    pub fn new(model: Llama<B>, config: &ModelConfig, adapted: Vec<Selected>, spec: &AdapterSpec<'_>) -> Result<Self> {
+    pub fn new(
+        model: Model<B>,
+        config: &ModelConfig,
+        adapted: Vec<Selected>,
+        spec: &AdapterSpec<'_>,
+        device: &B::Device,
+    ) -> Result<Self> {
         let register = Register::new(&model);
         let trainable = register.trainable();
         let form = spec.adapter.spec().map(Spec::optimizer).unwrap_or_default();
         let mut learner = Self {
-            device: model.device(),
-            frequencies: config.rope.frequencies(config.head_dim),
+            device: device.clone(),
+            views: config.architecture.family().views(config),
             max_positions: config.max_position_embeddings,
             rule: Adapter::rule(spec.adapter, &adapted, spec.total_steps),
             optimizer: Optimizer::new(spec.optim, form, &trainable, &adapted),
@@ -87,7 +92,7 @@ impl<B: TrainBackend> TensorLearner<B> {
     }
 
     /// Changes the model by `change`.
-    fn rebuild(&mut self, change: impl FnOnce(&mut Self, Llama<B>) -> Llama<B>) {
+    fn rebuild(&mut self, change: impl FnOnce(&mut Self, Model<B>) -> Model<B>) {
         let model = self.model.take().expect("the model is only away during a step");
         self.model = Some(change(self, model));
     }
@@ -106,18 +111,18 @@ impl<B: TrainBackend> TensorLearner<B> {
         });
     }
 
-    fn model(&self) -> &Llama<B> {
+    fn model(&self) -> &Model<B> {
         self.model.as_ref().expect("the model is only away during a step")
     }
 
     /// The model on the backend underneath: burn's autodiff registers a step even for operations that nobody
     /// differentiates, and keeps it until the next backward pass.
-    fn frozen(&self) -> Llama<B::InnerBackend> {
+    fn frozen(&self) -> Model<B::InnerBackend> {
         self.model().valid()
     }
 
     /// Hidden states of a batch, on the backend underneath.
-    fn hidden(&self, model: &Llama<B::InnerBackend>, batch: &Batch) -> Tensor<B::InnerBackend, 2> {
+    fn hidden(&self, model: &Model<B::InnerBackend>, batch: &Batch) -> Tensor<B::InnerBackend, 2> {
         model.blocks(ids(batch, &self.device), &self.layout(batch), Pass::EVAL)
     }
 
@@ -125,8 +130,8 @@ impl<B: TrainBackend> TensorLearner<B> {
         self.register.iter().find(|owned| owned.path == path).map(|owned| owned.shape.as_slice())
     }
 
-    fn layout<T: LowRankBackend<Device = B::Device>>(&self, batch: &Batch) -> AttentionLayout<T> {
-        AttentionLayout::new(positions(batch, &self.frequencies), &self.device)
+    fn layout<T: LowRankBackend<Device = B::Device>>(&self, batch: &Batch) -> Layout<T> {
+        Layout::new(batch, &self.views, &self.device)
     }
 }
 
@@ -170,15 +175,7 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
     }
 
     fn generate(&self, prompt: &[u32], sampling: &Sampling, on_token: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>> {
-        generate::generate(
-            &self.frozen(),
-            &self.frequencies,
-            prompt,
-            sampling,
-            self.max_positions,
-            on_token,
-            &self.device,
-        )
+        generate::generate(&self.frozen(), &self.views, prompt, sampling, self.max_positions, on_token, &self.device)
     }
 
     fn accumulate(&mut self, batch: &Batch, micro: &Micro) -> Result<MicroResult> {

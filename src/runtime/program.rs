@@ -9,8 +9,7 @@ use lowrank_kernels::{Compute, LowRankBackend, TrainBackend};
 use super::learner::TensorLearner;
 use super::{AdapterSpec, Base, BaseSpec, DeviceInfo, Learner, Processor, Runtime, SelfTest, self_test};
 use crate::adapters::{Injection, inject};
-use crate::models::llama::Llama;
-use crate::models::{self, ModelConfig};
+use crate::models::{self, Model, ModelConfig};
 use crate::tensors::HostTensors;
 use crate::{Error, Result};
 
@@ -63,8 +62,10 @@ impl<P: Plug> Runtime for Program<P> {
             let error = Error::input(format!("{} cannot compute in {}", P::NAME, compute.name())).key("base.compute");
             return Err(error.hint("`base.compute = \"f32\"` works everywhere").into());
         }
-        let (model, left) = models::load::<P::Backend>(base.config, base.weights, base.storage, base.loftq, device)?;
-        Ok(Box::new(TensorBase { model, left, config: base.config.clone() }))
+        let (mut model, left) =
+            models::load::<P::Backend>(base.config, base.weights, base.storage, base.loftq, device)?;
+        let bytes = model.bytes();
+        Ok(Box::new(TensorBase { model, left, bytes, config: base.config.clone(), device: device.clone() }))
     }
 }
 
@@ -78,10 +79,12 @@ fn device_number<P: Plug>(number: usize) -> Result<Device<P::Backend>> {
 }
 
 struct TensorBase<B: TrainBackend> {
-    model: Llama<B>,
+    model: Model<B>,
     /// What fresh adapters start from, by path; empty without LoftQ.
     left: HostTensors,
+    bytes: u64,
     config: ModelConfig,
+    device: Device<B>,
 }
 
 impl<B: TrainBackend> Base for TensorBase<B> {
@@ -90,10 +93,10 @@ impl<B: TrainBackend> Base for TensorBase<B> {
         let AdapterSpec { adapter, origin, seed, values, .. } = *spec;
         let values = values.or((!self.left.is_empty()).then_some(&self.left));
         let adapted = inject(&mut model, &self.config, &Injection { adapter, origin, seed, values })?;
-        Ok(Box::new(TensorLearner::new(model, &self.config, adapted, spec)?))
+        Ok(Box::new(TensorLearner::new(model, &self.config, adapted, spec, &self.device)?))
     }
 
     fn bytes(&self) -> u64 {
-        self.model.bytes()
+        self.bytes
     }
 }

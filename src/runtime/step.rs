@@ -5,19 +5,19 @@ use std::time::Instant;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
-use lowrank_kernels::{AttentionLayout, LowRankBackend, TrainBackend};
+use lowrank_kernels::{LowRankBackend, TrainBackend};
 
 use super::learner::to_host;
 use super::{Micro, MicroResult};
 use crate::Result;
 use crate::data::{Batch, IGNORE};
-use crate::models::llama::Llama;
-use crate::nn::Pass;
+use crate::models::Model;
 use crate::nn::params::{GradMap, Register};
+use crate::nn::{Layout, Pass};
 
 /// Summed loss `[1]` from hidden states `[n, hidden]`; only trained positions reach the head.
 pub(super) fn loss<B: LowRankBackend>(
-    model: &Llama<B>,
+    model: &Model<B>,
     hidden: Tensor<B, 2>,
     batch: &Batch,
     pass: Pass,
@@ -36,9 +36,9 @@ pub(super) fn loss<B: LowRankBackend>(
 
 /// One graph over the whole model.
 pub(super) fn plain<B: TrainBackend>(
-    model: &Llama<B>,
+    model: &Model<B>,
     ids: Tensor<B, 1, Int>,
-    layout: &AttentionLayout<B>,
+    layout: &Layout<B>,
     batch: &Batch,
     micro: &Micro,
     register: &Register,
@@ -60,9 +60,9 @@ pub(super) fn plain<B: TrainBackend>(
 /// Gradient checkpointing: only the inputs of blocks are kept; going back, each block runs again with a
 /// graph of its own.
 pub(super) fn recomputed<B: TrainBackend>(
-    model: &Llama<B>,
+    model: &Model<B>,
     ids: Tensor<B, 1, Int>,
-    layout: &AttentionLayout<B>,
+    layout: &Layout<B>,
     batch: &Batch,
     micro: &Micro,
     register: &Register,
@@ -70,11 +70,11 @@ pub(super) fn recomputed<B: TrainBackend>(
 ) -> Result<MicroResult> {
     let start = Instant::now();
     let pass = Pass { dropout: micro.dropout, ..Pass::EVAL };
-    let embedded = model.model.embed_tokens.forward(ids);
+    let embedded = model.embed(ids, &layout.position);
     let mut inputs = vec![embedded.clone().inner()];
-    let below = layout.inner();
-    for block in &model.model.layers {
-        inputs.push(block.valid().forward(inputs[inputs.len() - 1].clone(), &below, pass));
+    let (frozen, below) = (model.valid(), layout.inner());
+    for layer in 0..layout.layers() {
+        inputs.push(frozen.block(layer, inputs[inputs.len() - 1].clone(), &below, pass));
     }
     let mut x = leaf(inputs.pop().expect("starts with the embedding"));
     let Some(loss) = loss(model, x.clone(), batch, pass) else { return Ok(MicroResult::default()) };
@@ -83,18 +83,17 @@ pub(super) fn recomputed<B: TrainBackend>(
     if value.is_finite() {
         let mut backward = loss.mul_scalar(micro.weight).backward();
         register.collect_grads(model, &backward, grads);
-        for block in model.model.layers.iter().rev() {
+        for layer in (0..layout.layers()).rev() {
             let grad = x.grad(&backward).expect("the head depends on every block");
             x = leaf(inputs.pop().expect("one input per block"));
-            let y = block.forward(x.clone(), layout, pass);
+            let y = model.block(layer, x.clone(), layout, pass);
             backward = (y * Tensor::from_inner(grad)).sum().backward();
-            register.collect_grads(block, &backward, grads);
+            register.collect_grads(model, &backward, grads);
         }
-        let embedding = &model.model.embed_tokens;
-        if embedding.weight.trains() || embedding.adapter.is_some() {
+        if model.embedding_trains() {
             let grad = x.grad(&backward).expect("every block depends on the embedding");
             let backward = (embedded * Tensor::from_inner(grad)).sum().backward();
-            register.collect_grads(embedding, &backward, grads);
+            register.collect_grads(model, &backward, grads);
         }
     }
     Ok(MicroResult { loss: value, forward_ms, backward_ms: ms(start) - forward_ms })

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 use lowrank_kernels::HEAD_TOKENS;
 
-use crate::adapters::{AdapterConfig, ModuleKind, Selected, Spec, trainable};
+use crate::adapters::{AdapterConfig, Module, ModuleKind, Selected, Spec, trainable};
 use crate::data::Splits;
 use crate::events::Memory;
+use crate::models::families::Footprint;
 use crate::models::{ModelConfig, Stored, WeightSource};
 use crate::recipe::{BaseDtype, Offload, Recipe};
 
@@ -100,10 +101,8 @@ fn retained(adapter: &AdapterConfig, selected: &[Selected], batch: &Batch) -> In
 /// Floats that autodiff keeps between forward and backward, and the largest temporaries beside them. The temporaries of a block
 /// were fitted to measured peaks of a 1 M and a 135 M parameter model on burn-flex.
 fn activations(config: &ModelConfig, recipe: &Recipe, batch: &Batch, selected: &[Selected]) -> usize {
-    let (layers, hidden, inner) = (config.num_hidden_layers, config.hidden_size, config.intermediate_size);
-    let (wide, narrow) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-    // The inputs of both norms; q, k, v and what attention makes of them; gate and up. The rest is computed again.
-    let block = 2 * hidden + 2 * wide + 2 * narrow + 2 * inner;
+    let (layers, hidden) = (config.num_hidden_layers, config.hidden_size);
+    let Footprint { kept: block, temporaries } = config.architecture.family().footprint(config);
     let beside: usize = selected.iter().map(|site| kept_beside(&recipe.adapter, site)).sum();
     let kept = if matches!(recipe.adapter, AdapterConfig::None(_)) {
         0
@@ -112,7 +111,6 @@ fn activations(config: &ModelConfig, recipe: &Recipe, batch: &Batch, selected: &
     } else {
         layers * block + beside
     };
-    let temporaries = 6 * inner + 4 * hidden;
     batch.tokens * (kept + temporaries) + head(config, recipe, batch, selected)
 }
 
@@ -124,9 +122,12 @@ fn kept_beside(adapter: &AdapterConfig, site: &Selected) -> usize {
 
 /// Logits and their gradient, of some tokens at a time where nothing of the head trains, and the hidden states they come from.
 fn head(config: &ModelConfig, recipe: &Recipe, batch: &Batch, selected: &[Selected]) -> usize {
-    let table = |path: &String| config.tie_word_embeddings && path == "model.embed_tokens.weight";
+    let modules = Module::list(config);
+    let first = |kind| modules.iter().find(|module| module.kind == kind).map(|module| format!("{}.", module.path));
+    let (head, table) = (first(ModuleKind::Head), first(ModuleKind::Embedding).filter(|_| config.tie_word_embeddings));
+    let of = |module: &Option<String>, path: &str| module.as_ref().is_some_and(|module| path.starts_with(module));
     let trained = trainable(config, &recipe.adapter, selected);
-    let trains = trained.keys().any(|path| path.starts_with("lm_head.") || table(path));
+    let trains = trained.keys().any(|path| of(&head, path) || (of(&table, path) && path.ends_with(".weight")));
     let tokens = if trains { batch.trained } else { batch.trained.min(HEAD_TOKENS) };
     2 * (tokens * config.vocab_size + batch.trained * config.hidden_size)
 }
@@ -135,7 +136,7 @@ fn head(config: &ModelConfig, recipe: &Recipe, batch: &Batch, selected: &[Select
 mod tests {
     use super::*;
     use crate::adapters::tiny;
-    use crate::adapters::{LoraConfig, LoraInit, Module, Origin};
+    use crate::adapters::{LoraConfig, LoraInit, Origin};
     use crate::data::{Dataset, Report, Sequence};
     use crate::recipe::{Blocks, Quant};
 

@@ -4,6 +4,7 @@ pub mod adalora;
 mod cases;
 pub mod conformance;
 pub mod delta_lora;
+pub mod families;
 pub mod golden;
 pub mod lifecycle;
 pub mod loftq;
@@ -23,6 +24,8 @@ macro_rules! on {
             conformance: every_method_has_every_property;
             parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
                 first_gradients, bf16_base_is_close;
+            families: base_logits, variants, greedy_generation, adapters_written_by_peft, first_gradients,
+                twenty_steps_equal_peft, merged_models_open;
             lifecycle: adapters_alternate_over_one_base, converted_adapters_compute_the_same, training_goes_on_from_an_adapter,
                 a_resumed_run_may_move_its_moments,
                 an_adapter_of_another_shape_is_no_start;

@@ -27,6 +27,8 @@ pub struct Positions {
     pub sin: Vec<f32>,
     /// Tokens see earlier tokens of their own segment, `[batch × len]`; a segment is one run of tokens.
     pub segment: Vec<i32>,
+    /// Tokens see no more than so many, themselves included.
+    pub window: Option<usize>,
 }
 
 /// The same, as tensors.
@@ -63,6 +65,10 @@ impl Positions {
                 let same = self.segment[row + i] == self.segment[row + i - 1];
                 first[row + i] = if same { first[row + i - 1] } else { i };
             }
+        }
+        if let Some(window) = self.window {
+            let oldest = |at: usize| (at % self.len + 1).saturating_sub(window);
+            first.iter_mut().enumerate().for_each(|(at, first)| *first = (*first).max(oldest(at)));
         }
         first
     }

@@ -14,7 +14,8 @@ fn golden() -> HostTensors {
 }
 
 fn modules() -> Vec<Module> {
-    let module = |path: &str, kind, rows| Module { path: path.into(), kind, rows, cols: 6 };
+    let module =
+        |path: &str, kind, rows| Module { path: path.into(), kind, rows, cols: 6, biased: false, transposed: false };
     vec![
         module("emb", ModuleKind::Embedding, 11),
         module("q", ModuleKind::Linear, 9),

@@ -1,5 +1,6 @@
 //! A model with an adapter folded in, as a source of weights: each is computed when it is read.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use lowrank_kernels::four_bit::{Format, Quantised};
@@ -26,6 +27,8 @@ pub struct Merged<'a> {
     config: ModelConfig,
     plan: Plan<'a>,
     form: Form,
+    /// Weights of `Conv1D`s.
+    transposed: HashSet<String>,
 }
 
 impl<'a> Merged<'a> {
@@ -39,7 +42,7 @@ impl<'a> Merged<'a> {
     ) -> Result<Self> {
         let plan = output::plan(base, config, &Module::list(config), &peft.adapter, tensors)?;
         let config = ModelConfig { tie_word_embeddings: config.tie_word_embeddings && !plan.untied, ..config.clone() };
-        Ok(Self { base, config, plan, form })
+        Ok(Self { base, transposed: transposed(&config), config, plan, form })
     }
 
     /// The base alone.
@@ -51,12 +54,17 @@ impl<'a> Merged<'a> {
             update: None,
         });
         let plan = Plan { outputs: outputs.collect(), untied: false };
-        Self { base, config: config.clone(), plan, form }
+        Self { base, transposed: transposed(config), config: config.clone(), plan, form }
     }
 
     /// Its head no longer shares the embedding's weight where only one of them was adapted.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Whether the file holds a tensor transposed: weights of a `Conv1D`, but for those in four bits.
+    pub(super) fn is_transposed(&self, name: &str) -> bool {
+        self.transposed.contains(name) && self.four_bit_format(name).is_none()
     }
 
     pub(super) fn is_untied(&self) -> bool {
@@ -95,6 +103,11 @@ impl<'a> Merged<'a> {
         }
         Ok(values)
     }
+}
+
+fn transposed(config: &ModelConfig) -> HashSet<String> {
+    let modules = Module::list(config).into_iter().filter(|module| module.transposed);
+    modules.map(|module| module.path + ".weight").collect()
 }
 
 impl WeightSource for Merged<'_> {

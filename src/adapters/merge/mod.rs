@@ -23,6 +23,7 @@ pub use self::merged::{Form, Merged};
 use self::writer::Writer;
 use super::peft::{AdapterTensors, PeftConfig};
 use super::{Lengths, Update};
+use crate::models::arranged::transposed;
 use crate::models::{ModelConfig, WeightSource, bnb, stored_format};
 use crate::{Error, Result};
 
@@ -101,7 +102,11 @@ fn weights(
             packed::write((name, shape), &quantised, dtype, &mut writer)?;
             continue;
         }
-        let rounding = writer.values(name, &model.read(name)?, dtype)?;
+        let values = match (model.read(name)?, shape) {
+            (values, &[rows, cols]) if model.is_transposed(name) => transposed(&values, [rows, cols]),
+            (values, _) => values,
+        };
+        let rounding = writer.values(name, &values, dtype)?;
         if rounding > report.rounding {
             (report.rounding, report.rounding_tensor) = (rounding, name.to_string());
         }

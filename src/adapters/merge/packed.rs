@@ -13,7 +13,13 @@ use crate::models::bnb::{self, Part};
 pub(super) fn layout(model: &Merged<'_>, dtype: OutDtype) -> Vec<Part> {
     let parts = |(name, shape): (&str, &[usize])| match (model.four_bit_format(name), shape) {
         (Some(format), &[rows, cols]) => bnb::parts(name, format, [rows, cols]),
-        _ => vec![Part { name: name.to_string(), dtype: dtype.name(), shape: shape.to_vec() }],
+        _ => {
+            let mut shape = shape.to_vec();
+            if model.is_transposed(name) {
+                shape.reverse();
+            }
+            vec![Part { name: name.to_string(), dtype: dtype.name(), shape }]
+        }
     };
     model.tensors().flat_map(parts).collect()
 }

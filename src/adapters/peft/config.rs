@@ -19,7 +19,7 @@ use crate::{Error, Result};
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Keys that would change the result, and what they ask for.
-const UNSUPPORTED: [(&str, &str); 14] = [
+const UNSUPPORTED: [(&str, &str); 13] = [
     ("lora_bias", "biases on B"),
     ("alora_invocation_tokens", "activated LoRA"),
     ("use_qalora", "QA-LoRA's pooled inputs"),
@@ -32,15 +32,16 @@ const UNSUPPORTED: [(&str, &str); 14] = [
     ("trainable_token_indices", "trained token rows"),
     ("target_parameters", "adapters on bare parameters"),
     ("ensure_weight_tying", "tied adapters"),
-    ("fan_in_fan_out", "weights stored as [in, out]"),
     ("megatron_config", "Megatron's parallel layers"),
 ];
 
-/// Keys that change nothing once an adapter is trained.
-const INERT: [&str; 11] = [
+/// Keys that change nothing once an adapter is trained. How the base stores its weights, `fan_in_fan_out`, the base says itself;
+/// PEFT corrects the key too.
+const INERT: [&str; 12] = [
     "auto_mapping",
     "corda_config",
     "eva_config",
+    "fan_in_fan_out",
     "inference_mode",
     "loftq_config",
     "lora_ga_config",

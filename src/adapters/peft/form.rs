@@ -9,6 +9,7 @@ use crate::adapters::{
     linear_paths,
 };
 use crate::error::InputError;
+use crate::models::families::ModelType;
 
 /// The PEFT version whose format is written.
 const PEFT_VERSION: &str = "0.21.2";
@@ -69,7 +70,7 @@ fn write_scope(shared: &Shared, modules: &[Module]) -> Map<String, Value> {
     let object = json!({
         "auto_mapping": null,
         "bias": shared.bias,
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": modules.iter().any(|module| module.transposed),
         "inference_mode": true,
         "layers_pattern": or_null(shared.layers_pattern.is_empty(), json!(shared.layers_pattern)),
         "layers_to_transform": or_null(shared.layers.is_empty(), json!(shared.layers)),
@@ -238,14 +239,12 @@ fn init(value: Value) -> Result<LoraInit, InputError> {
 
 /// PEFT's targets for files that name none.
 fn default_targets(model_type: &str) -> Result<Targets, InputError> {
-    let names: &[&str] = match model_type {
-        "llama" | "mistral" | "qwen2" | "gemma" => &["q_proj", "v_proj"],
-        other => {
-            return Err(InputError::new("the adapter names no target modules, and there is no default for this model")
-                .key("target_modules")
-                .found(format!("model_type {}", printable(other, 80))));
-        }
-    };
+    let names = ModelType::find(model_type).map_or(&[][..], |row| row.default_targets);
+    if names.is_empty() {
+        return Err(InputError::new("the adapter names no target modules, and there is no default for this model")
+            .key("target_modules")
+            .found(format!("model_type {}", printable(model_type, 80))));
+    }
     Ok(Targets::Names(names.iter().map(ToString::to_string).collect()))
 }
 

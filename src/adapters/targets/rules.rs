@@ -98,7 +98,7 @@ impl Rules {
                 .expected(format!("1 to {MAX_RANK}")));
         }
         let divisor = if config.rslora { (rank as f64).sqrt() } else { rank as f64 };
-        let Module { path, kind, rows, cols } = module.clone();
+        let Module { path, kind, rows, cols, .. } = module.clone();
         Ok(Selected { path, kind, rows, cols, rank, alpha, scaling: alpha / divisor })
     }
 }

@@ -19,7 +19,7 @@ impl Settings {
     /// `None` if the weights are plain.
     pub fn parse(config: &Json) -> Result<Option<Self>> {
         let Some(map) = config.table("quantization_config")? else { return Ok(None) };
-        let json = Json { map, path: config.path, prefix: "quantization_config." };
+        let json = Json { map, path: config.path, prefix: "quantization_config.", aliases: &[] };
         let refusal = |key, expected| Err(json.refusal(key, "unsupported quantisation", expected));
         // Files older than the key hold the flags alone.
         if json.text("quant_method")?.is_some_and(|method| method != "bitsandbytes") {

@@ -1,6 +1,7 @@
 //! The model's configuration from the metadata of a GGUF file.
 
 use super::metadata::Metadata;
+use crate::models::families::LlamaConfig;
 use crate::models::{ModelConfig, Rope, RopeScaling};
 use crate::{Error, Result};
 
@@ -24,35 +25,38 @@ pub(super) fn config(
         .and_then(|shape| shape.first().copied())
         .ok_or_else(|| Error::input("no token embedding").file(metadata.path()).tensor("token_embd.weight"))?;
     let bias = |module: &str| shape(&format!("model.layers.0.{module}.bias")).is_some();
+    let theta = metadata.number(&key("rope.freq_base"))?.unwrap_or(10000.0);
+    let family = LlamaConfig {
+        intermediate_size: size("feed_forward_length")?,
+        rms_norm_eps: metadata
+            .number(&key("attention.layer_norm_rms_epsilon"))?
+            .ok_or_else(|| metadata.error(&key("attention.layer_norm_rms_epsilon"), "missing from the metadata"))?,
+        rope: Rope { theta, scaling: RopeScaling::Default },
+        qkv_bias: bias("self_attn.q_proj"),
+        o_bias: bias("self_attn.o_proj"),
+        mlp_bias: bias("mlp.gate_proj"),
+        qk_norm: false,
+    };
     let config = ModelConfig {
         model_type: arch.to_string(),
         vocab_size,
         hidden_size,
-        intermediate_size: size("feed_forward_length")?,
         num_hidden_layers: size("block_count")?,
         num_attention_heads: heads,
         num_key_value_heads: metadata.size(&key("attention.head_count_kv"))?.unwrap_or(heads),
         head_dim,
-        rms_norm_eps: metadata
-            .number(&key("attention.layer_norm_rms_epsilon"))?
-            .ok_or_else(|| metadata.error(&key("attention.layer_norm_rms_epsilon"), "missing from the metadata"))?,
         max_position_embeddings: size("context_length")?,
-        rope: Rope {
-            theta: metadata.number(&key("rope.freq_base"))?.unwrap_or(10000.0),
-            scaling: RopeScaling::Default,
-        },
         tie_word_embeddings: shape("lm_head.weight").is_none(),
-        qkv_bias: bias("self_attn.q_proj"),
-        o_bias: bias("self_attn.o_proj"),
-        mlp_bias: bias("mlp.gate_proj"),
         bos_token_id: metadata.token_id("tokenizer.ggml.bos_token_id")?,
         eos_token_ids: end_tokens(metadata)?,
         pad_token_id: metadata.token_id("tokenizer.ggml.padding_token_id")?,
+        architecture: family.clone().into(),
     };
     config.check(metadata.path())?;
     refuse_other_maths(metadata, &config)?;
-    let scaling = scaling(metadata, &config, rope_factors)?;
-    Ok(ModelConfig { rope: Rope { scaling, ..config.rope }, ..config })
+    let scaling = scaling(metadata, &config, theta, rope_factors)?;
+    let architecture = LlamaConfig { rope: Rope { theta, scaling }, ..family }.into();
+    Ok(ModelConfig { architecture, ..config })
 }
 
 fn architecture(metadata: &Metadata) -> Result<&str> {
@@ -99,7 +103,7 @@ fn refuse_other_maths(metadata: &Metadata, config: &ModelConfig) -> Result<()> {
     Ok(())
 }
 
-fn scaling(metadata: &Metadata, config: &ModelConfig, rope_factors: Option<&[f32]>) -> Result<RopeScaling> {
+fn scaling(metadata: &Metadata, config: &ModelConfig, theta: f64, rope_factors: Option<&[f32]>) -> Result<RopeScaling> {
     let key = |name: &str| format!("{}.rope.{name}", config.model_type);
     let kind = metadata.text(&key("scaling.type"))?;
     let factor = match metadata.number(&key("scaling.factor"))? {
@@ -107,7 +111,7 @@ fn scaling(metadata: &Metadata, config: &ModelConfig, rope_factors: Option<&[f32
         None => metadata.number(&key("scale_linear"))?,
     };
     match (kind, factor, rope_factors) {
-        (None | Some("none"), _, Some(factors)) => llama3(metadata, config, factors),
+        (None | Some("none"), _, Some(factors)) => llama3(metadata, config, theta, factors),
         (Some("none"), _, None) | (None, None, None) => Ok(RopeScaling::Default),
         (None | Some("linear"), Some(factor), None) if factor.is_finite() && factor > 0.0 => {
             Ok(if factor == 1.0 { RopeScaling::Default } else { RopeScaling::Linear { factor } })
@@ -122,12 +126,12 @@ fn scaling(metadata: &Metadata, config: &ModelConfig, rope_factors: Option<&[f32
 
 /// The converter stores the result of Llama 3's scaling, one divisor per frequency, and not its
 /// parameters. Every published Llama 3 has the same ones but for the factor, which is the largest divisor.
-fn llama3(metadata: &Metadata, config: &ModelConfig, stored: &[f32]) -> Result<RopeScaling> {
+fn llama3(metadata: &Metadata, config: &ModelConfig, theta: f64, stored: &[f32]) -> Result<RopeScaling> {
     let largest = f64::from(stored.iter().copied().fold(0.0, f32::max));
     let (low, high, original) = (1.0, 4.0, 8192);
     let divisor = |i: usize| {
         let exponent = 2.0 * i as f64 / config.head_dim as f64;
-        let turns = original as f64 / (std::f64::consts::TAU * config.rope.theta.powf(exponent));
+        let turns = original as f64 / (std::f64::consts::TAU * theta.powf(exponent));
         let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);
         1.0 / ((1.0 - smooth) / largest + smooth)
     };
@@ -185,11 +189,12 @@ mod tests {
     #[test]
     fn tensors_tell_the_biases_and_the_head() {
         let llama = parse(fields("llama"), None, &[]).unwrap();
-        assert!(llama.tie_word_embeddings && !llama.qkv_bias && !llama.o_bias && !llama.mlp_bias);
+        let own = llama.llama();
+        assert!(llama.tie_word_embeddings && !own.qkv_bias && !own.o_bias && !own.mlp_bias);
         let tensors = ["model.layers.0.self_attn.q_proj.bias", "lm_head.weight"];
         let qwen = parse(fields("qwen2"), None, &tensors).unwrap();
         assert_eq!((qwen.model_type.as_str(), qwen.head_dim, qwen.vocab_size), ("qwen2", 16, 512));
-        assert!(qwen.qkv_bias && !qwen.o_bias && !qwen.tie_word_embeddings);
+        assert!(qwen.llama().qkv_bias && !qwen.llama().o_bias && !qwen.tie_word_embeddings);
     }
 
     #[test]
@@ -203,13 +208,13 @@ mod tests {
     #[test]
     fn scaling_is_linear_or_found_in_the_frequency_factors() {
         let linear = llama_with("llama.rope.scaling.factor", Value::Float(4.0)).unwrap();
-        assert_eq!(linear.rope.scaling, RopeScaling::Linear { factor: 4.0 });
+        assert_eq!(linear.llama().rope.scaling, RopeScaling::Linear { factor: 4.0 });
 
         // Llama 3.2's factor 32 over heads of 16, from the formula in the model's own documentation.
         let mut fields = fields("llama");
         fields.insert("llama.rope.freq_base".into(), Value::Float(5e5));
         let factors = [1.0, 1.0, 1.0, 1.0, 3.292_262, 32.0, 32.0, 32.0];
-        let scaling = parse(fields.clone(), Some(&factors), &[]).unwrap().rope.scaling;
+        let scaling = parse(fields.clone(), Some(&factors), &[]).unwrap().llama().rope.scaling.clone();
         let expected = RopeScaling::Llama3 {
             factor: 32.0,
             low_freq_factor: 1.0,

@@ -124,10 +124,11 @@ mod tests {
     fn the_metadata_make_the_configuration() {
         let file = GgufFile::open(&golden("llama.gguf")).unwrap();
         let config = file.config();
-        assert_eq!((config.vocab_size, config.hidden_size, config.intermediate_size), (512, 32, 64));
+        let own = config.llama();
+        assert_eq!((config.vocab_size, config.hidden_size, own.intermediate_size), (512, 32, 64));
         assert_eq!((config.num_attention_heads, config.num_key_value_heads, config.head_dim), (2, 1, 16));
-        assert_eq!((config.rms_norm_eps, config.rope.theta), (1e-5, 50000.0));
-        assert!(config.tie_word_embeddings && !config.qkv_bias);
+        assert_eq!((own.rms_norm_eps, own.rope.theta), (1e-5, 50000.0));
+        assert!(config.tie_word_embeddings && !own.qkv_bias);
         assert_eq!((config.bos_token_id, &config.eos_token_ids[..], config.pad_token_id), (Some(1), &[2][..], Some(0)));
     }
 
