@@ -37,7 +37,14 @@ fn layer(name: &str, weight: Weight<A>, config: Option<&AdapterConfig>) -> lowra
     let adapter = match config {
         Some(config) => {
             let [rows, cols] = weight.shape();
-            let module = Module { path: format!("model.layers.0.{name}"), kind: ModuleKind::Linear, rows, cols };
+            let module = Module {
+                path: format!("model.layers.0.{name}"),
+                kind: ModuleKind::Linear,
+                rows,
+                cols,
+                biased: false,
+                transposed: false,
+            };
             let selected = config.select(&[module], Origin::Recipe)?;
             let (device, mut pool) = (weight.device(), Pool::new());
             let mut start =

@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lowrank::adapters::{AdapterConfig, LoraConfig, Module, Origin};
 use lowrank::data::{self, Encoder, Example};
-use lowrank::models::{self, ModelConfig, Opened, Rope, RopeScaling};
+use lowrank::models::{self, ModelConfig, Opened};
 use lowrank::optim::{Form, Optimizer};
 use lowrank::recipe::{BaseStorage, Blocks, LossOn, Optim, Quant};
 use lowrank::runtime::BaseSpec;
@@ -20,26 +20,12 @@ use lowrank_kernels::testing::TestBackend as B;
 const BATCH: usize = 8;
 
 fn smollm2_135m() -> ModelConfig {
-    ModelConfig {
-        model_type: "llama".into(),
-        vocab_size: 49_152,
-        hidden_size: 576,
-        intermediate_size: 1536,
-        num_hidden_layers: 30,
-        num_attention_heads: 9,
-        num_key_value_heads: 3,
-        head_dim: 64,
-        rms_norm_eps: 1e-5,
-        max_position_embeddings: 8192,
-        rope: Rope { theta: 1e5, scaling: RopeScaling::Default },
-        tie_word_embeddings: true,
-        qkv_bias: false,
-        o_bias: false,
-        mlp_bias: false,
-        bos_token_id: Some(1),
-        eos_token_ids: vec![2],
-        pad_token_id: Some(2),
-    }
+    let json = br#"{
+        "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "rms_norm_eps": 1e-5, "rope_theta": 1e5,
+        "max_position_embeddings": 8192, "tie_word_embeddings": true
+    }"#;
+    ModelConfig::from_json(json, Path::new("config.json")).expect("a configuration that is supported")
 }
 
 /// AdamW over every parameter of LoRA with its defaults on SmolLM2-135M; elements are numbers that train.
