@@ -7,6 +7,7 @@ use burn::tensor::ops::{Device, FloatTensor, IntTensor};
 use burn_flex::{Flex, FlexTensor};
 
 use crate::cpu::{self, Blocks, Scales, Stored, Weight};
+use crate::matrix::Matrix;
 use crate::{BlockScales, Compute, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
 use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_swiglu};
 
@@ -82,6 +83,11 @@ impl LowRankBackend for Flex {
         cpu_swiglu::gradients(gate.storage(), up.storage(), grad.storage()).map(|part| like(&gate, part))
     }
 
+    fn thin_matmul(a: FlexTensor, b: FlexTensor) -> FlexTensor {
+        let ([a, b], shape) = ([&a, &b].map(in_order), [a.layout().shape()[0], b.layout().shape()[1]]);
+        FlexTensor::from_data(TensorData::new(cpu::thin_product(view(&a), view(&b)), shape))
+    }
+
     fn fused_attention() -> Option<FusedAttention<Self>> {
         Some(FusedAttention { forward: attention, backward: attention_backward })
     }
@@ -92,6 +98,17 @@ fn multiply(x: FlexTensor, weight: Weight<'_>, side: Side) -> FlexTensor {
     let m = x.layout().shape()[0];
     let [_, width] = weight.inner_and_outer(side);
     FlexTensor::from_data(TensorData::new(cpu::linear(x.storage::<f32>(), m, &weight, side), [m, width]))
+}
+
+/// The tensor itself, unless it is read backwards.
+fn in_order(x: &FlexTensor) -> FlexTensor {
+    if x.layout().strides().iter().all(|stride| *stride >= 0) { x.clone() } else { x.to_contiguous() }
+}
+
+fn view(x: &FlexTensor) -> Matrix<'_> {
+    let (layout, strides) = (x.layout(), x.layout().strides());
+    let shape = [layout.shape()[0], layout.shape()[1]];
+    Matrix::strided(&x.storage()[layout.start_offset()..], shape, [strides[0] as usize, strides[1] as usize])
 }
 
 fn attention(qkv: Qkv<Flex>, heads: Heads, at: &Arc<Positions>) -> FlexTensor {

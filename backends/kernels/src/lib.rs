@@ -164,6 +164,11 @@ pub trait LowRankBackend: Backend {
         term::expand::<Self>(term::project::<Self>(x, &factors), &factors).into_primitive().tensor()
     }
 
+    /// `a [m, k] · b [k, n]`, where `m`, `k` or `n` is a rank: the products that [`Self::low_rank`] is made of.
+    fn thin_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(a, b)
+    }
+
     /// Kernels of causal attention, where the backend has them; elsewhere plain operations do it.
     fn fused_attention() -> Option<FusedAttention<Self>> {
         None

@@ -1,5 +1,7 @@
 //! Small matrix products on one thread, on strided views.
 
+use std::ops::Range;
+
 use gemm::{Parallelism, gemm};
 
 /// A view of a row-major matrix or of its transpose.
@@ -23,6 +25,21 @@ impl<'a> Matrix<'a> {
     pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(values.len(), rows * cols, "a matrix of [{rows}, {cols}]");
         Self { values, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    pub fn shape(self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
+    /// Some of the rows.
+    pub fn some_rows(self, rows: Range<usize>) -> Self {
+        assert!(rows.start < rows.end && rows.end <= self.rows);
+        Self { values: &self.values[rows.start * self.row_stride..], rows: rows.len(), ..self }
+    }
+
+    /// Some of the columns.
+    pub fn some_columns(self, columns: Range<usize>) -> Self {
+        self.t().some_rows(columns).t()
     }
 
     pub fn t(self) -> Self {

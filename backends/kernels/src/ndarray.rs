@@ -7,6 +7,7 @@ use burn::tensor::{Shape, TensorData, TensorMetadata};
 use burn_ndarray::{NdArray, NdArrayTensor, SharedArray};
 
 use crate::cpu::{self, Blocks, Scales, Stored, Weight};
+use crate::matrix::Matrix;
 use crate::{BlockScales, Compute, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
 use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_swiglu};
 
@@ -92,9 +93,28 @@ impl LowRankBackend for Cpu {
         cpu_swiglu::gradients(&values(gate), &values(up), &values(grad)).map(|part| tensor(part, shape.clone()))
     }
 
+    fn thin_matmul(a: NdArrayTensor, b: NdArrayTensor) -> NdArrayTensor {
+        let shape = [a.shape()[0], b.shape()[1]];
+        let [a, b] = [a, b].map(in_order);
+        tensor(cpu::thin_product(view(&a), view(&b)), shape)
+    }
+
     fn fused_attention() -> Option<FusedAttention<Self>> {
         Some(FusedAttention { forward: attention, backward: attention_backward })
     }
+}
+
+/// The same values in one piece of memory, rows or columns first.
+fn in_order(x: NdArrayTensor) -> SharedArray<f32> {
+    let x = floats(x);
+    let forward = x.strides().iter().all(|stride| *stride >= 0);
+    if forward && x.as_slice_memory_order().is_some() { x } else { x.as_standard_layout().into_shared() }
+}
+
+fn view(x: &SharedArray<f32>) -> Matrix<'_> {
+    let (shape, strides) = (x.shape(), x.strides());
+    let values = x.as_slice_memory_order().expect("put in order before");
+    Matrix::strided(values, [shape[0], shape[1]], [strides[0] as usize, strides[1] as usize])
 }
 
 fn attention(qkv: Qkv<Cpu>, heads: Heads, at: &Arc<Positions>) -> NdArrayTensor {

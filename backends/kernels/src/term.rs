@@ -106,10 +106,14 @@ fn first<B: Backend>(factor: &FloatTensor<B>, dim: usize, n: usize) -> Tensor<B,
 }
 
 /// `down · x`, `[n, r]`.
-pub(crate) fn project<B: Backend>(x: FloatTensor<B>, factors: &Factors<B>) -> Tensor<B, 2> {
+pub(crate) fn project<B: LowRankBackend>(x: FloatTensor<B>, factors: &Factors<B>) -> Tensor<B, 2> {
     let x: Tensor<B, 2> = wrap(x);
     let down = first::<B>(&factors.down, 1, x.dims()[1]);
-    x.matmul(down.transpose())
+    product(x, down.transpose())
+}
+
+fn product<B: LowRankBackend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 2> {
+    wrap(B::thin_matmul(a.into_primitive().tensor(), b.into_primitive().tensor()))
 }
 
 fn scaled_by<B: Backend>(x: Tensor<B, 2>, by: &Option<FloatTensor<B>>) -> Tensor<B, 2> {
@@ -120,14 +124,14 @@ fn scaled_by<B: Backend>(x: Tensor<B, 2>, by: &Option<FloatTensor<B>>) -> Tensor
 }
 
 /// The rest of the forward from `h = down · x`.
-pub(crate) fn expand<B: Backend>(h: Tensor<B, 2>, factors: &Factors<B>) -> Tensor<B, 2> {
+pub(crate) fn expand<B: LowRankBackend>(h: Tensor<B, 2>, factors: &Factors<B>) -> Tensor<B, 2> {
     let m = scaled_by::<B>(h, &factors.mid).mul_scalar(factors.scale);
     let out = factors.post.as_ref().unwrap_or(&factors.up).shape()[0];
-    scaled_by::<B>(m.matmul(first::<B>(&factors.up, 0, out).transpose()), &factors.post)
+    scaled_by::<B>(product(m, first::<B>(&factors.up, 0, out).transpose()), &factors.post)
 }
 
 /// Gradients from `g [n, out]`; `x` is needed for `down`'s alone, `h = down · x` for those of `mid`, `up` and `post`.
-pub(crate) fn gradients<B: Backend>(
+pub(crate) fn gradients<B: LowRankBackend>(
     g: FloatTensor<B>,
     h: Option<Tensor<B, 2>>,
     x: Option<FloatTensor<B>>,
@@ -139,17 +143,17 @@ pub(crate) fn gradients<B: Backend>(
     let g: Tensor<B, 2> = wrap(g);
     let up = first::<B>(&factors.up, 0, g.dims()[1]);
     let m = h.clone().map(|h| scaled_by::<B>(h, &factors.mid).mul_scalar(factors.scale));
-    let post = m.clone().filter(|_| wanted.post).map(|m| summed(g.clone() * m.matmul(up.clone().transpose())));
+    let post = m.clone().filter(|_| wanted.post).map(|m| summed(g.clone() * product(m, up.clone().transpose())));
     let g = scaled_by::<B>(g, &factors.post);
-    let up_grad = m.filter(|_| wanted.up).map(|m| primitive(g.clone().transpose().matmul(m)));
+    let up_grad = m.filter(|_| wanted.up).map(|m| primitive(product(g.clone().transpose(), m)));
     let mut grads =
         TermGrads { x: None, down: None, mid: None, up: up_grad, post: post.map(|p| p.into_primitive().tensor()) };
     if wanted.x.is_some() || wanted.down || wanted.mid {
-        let gm = g.matmul(up).mul_scalar(factors.scale);
+        let gm = product(g, up).mul_scalar(factors.scale);
         grads.mid = h.filter(|_| wanted.mid).map(|h| summed(gm.clone() * h).into_primitive().tensor());
         let gh = scaled_by::<B>(gm, &factors.mid);
-        grads.down = x.filter(|_| wanted.down).map(|x| primitive(gh.clone().transpose().matmul(wrap(x))));
-        grads.x = wanted.x.map(|cols| primitive(gh.matmul(first::<B>(&factors.down, 1, cols))));
+        grads.down = x.filter(|_| wanted.down).map(|x| primitive(product(gh.clone().transpose(), wrap(x))));
+        grads.x = wanted.x.map(|cols| primitive(product(gh, first::<B>(&factors.down, 1, cols))));
     }
     grads
 }

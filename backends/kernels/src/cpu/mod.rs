@@ -22,9 +22,11 @@ mod stored;
 mod strips;
 #[cfg(test)]
 mod testing;
+mod thin;
 mod tiles;
 
 pub(crate) use stored::{Blocks, Scales, Stored};
+pub(crate) use thin::product as thin_product;
 
 use std::borrow::Cow;
 

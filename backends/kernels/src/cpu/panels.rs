@@ -7,7 +7,7 @@ use super::Weight;
 use super::amx::{self, Amx};
 use super::avx512_bf16::Avx512Bf16;
 use super::pack::{self, EDGE, LINES, Line};
-use super::strips::{Strip, for_each_strip};
+use super::strips::{Strip, by_strips};
 use crate::Side;
 
 /// Columns of the result per task; as in [`super::tiles`].
@@ -63,8 +63,7 @@ pub(super) fn product(unit: Unit, x: &[f32], m: usize, weight: &Weight<'_>, side
     let vectors = unit.vectors();
     let mut left = LEFT.take();
     pack::left(vectors, x, k, &mut left);
-    let mut y = vec![0.0; m * n];
-    for_each_strip(&mut y, n, WIDTH, |mut strip| {
+    let write = |mut strip: Strip<'_>| {
         let mut right = RIGHT.take();
         pack::right(vectors.avx512(), weight, side, strip.columns(), &mut right);
         let operands = Operands { left: &left, right: &right, tile: k.div_ceil(pack::DEPTH) * LINES };
@@ -78,7 +77,9 @@ pub(super) fn product(unit: Unit, x: &[f32], m: usize, weight: &Weight<'_>, side
             }
         }
         RIGHT.set(right);
-    });
+    };
+    // SAFETY: the tiles of sums cover the strip.
+    let y = unsafe { by_strips(m, n, WIDTH, write) };
     LEFT.set(left);
     y
 }
@@ -99,10 +100,12 @@ impl Operands<'_> {
                 unit(self.pair(left), self.pair(right), &mut sums);
                 for (tile_row, sums) in (2 * i..).zip(&sums.0) {
                     for (row, line) in (EDGE * tile_row..strip.rows()).zip(0..EDGE) {
-                        let (whole, part) = strip.row(row)[2 * j * EDGE..].as_chunks_mut();
-                        whole.iter_mut().zip(sums).for_each(|(y, tile)| *y = tile[line]);
+                        let (whole, part) = strip.row(row)[2 * j * EDGE..].as_chunks_mut::<EDGE>();
+                        for (y, tile) in whole.iter_mut().zip(sums) {
+                            y.write_copy_of_slice(&tile[line]);
+                        }
                         if let Some(tile) = sums.get(whole.len()) {
-                            part.copy_from_slice(&tile[line][..part.len()]);
+                            part.write_copy_of_slice(&tile[line][..part.len()]);
                         }
                     }
                 }

@@ -1,6 +1,8 @@
 //! One matrix, written by many tasks, each in columns of its own.
 
 use std::marker::PhantomData;
+#[cfg(target_arch = "x86_64")]
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -14,12 +16,20 @@ pub(super) struct Strip<'a> {
     matrix: PhantomData<&'a mut [f32]>,
 }
 
-/// Calls `write` for each `width` columns of `matrix [.., columns]`, in parallel.
-pub(super) fn for_each_strip(matrix: &mut [f32], columns: usize, width: usize, write: impl Fn(Strip<'_>) + Sync) {
+/// A matrix `[rows, columns]` of which `write` makes `width` columns at a time, in parallel.
+///
+/// # Safety
+/// `write` must write every element of its strip, and read none before.
+pub(super) unsafe fn by_strips(
+    rows: usize,
+    columns: usize,
+    width: usize,
+    write: impl Fn(Strip<'_>) + Sync,
+) -> Vec<f32> {
     struct Shared(*mut f32);
     // SAFETY: the tasks below form references to elements of disjoint columns only.
     unsafe impl Sync for Shared {}
-    let rows = matrix.len() / columns;
+    let mut matrix: Vec<f32> = Vec::with_capacity(rows * columns);
     let shared = &Shared(matrix.as_mut_ptr());
     let task = |i| {
         let range = i * width..columns.min((i + 1) * width);
@@ -32,6 +42,9 @@ pub(super) fn for_each_strip(matrix: &mut [f32], columns: usize, width: usize, w
         1 => task(0),
         tasks => (0..tasks).into_par_iter().for_each(task),
     }
+    // SAFETY: there is room for them, and the strips, which are all of it, have been written.
+    unsafe { matrix.set_len(rows * columns) };
+    matrix
 }
 
 impl Strip<'_> {
@@ -53,9 +66,9 @@ impl Strip<'_> {
     }
 
     #[cfg(target_arch = "x86_64")]
-    pub fn row(&mut self, row: usize) -> &mut [f32] {
+    pub fn row(&mut self, row: usize) -> &mut [MaybeUninit<f32>] {
         assert!(row < self.rows);
         // SAFETY: the row is there, and nobody else has its columns.
-        unsafe { std::slice::from_raw_parts_mut(self.first.add(row * self.stride), self.columns.len()) }
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(row * self.stride).cast(), self.columns.len()) }
     }
 }

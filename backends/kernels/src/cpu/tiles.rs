@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::Weight;
 use super::isa::Isa;
-use super::strips::{Strip, for_each_strip};
+use super::strips::{Strip, by_strips};
 use crate::Side;
 use crate::matrix::{Matrix, multiply_into};
 
@@ -17,16 +17,16 @@ pub(super) fn product(isa: Isa, x: &[f32], m: usize, weight: &Weight<'_>, side: 
     thread_local!(static DECODED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) });
     let [k, n] = weight.inner_and_outer(side);
     let x = Matrix::new(x, m, k);
-    let mut y = vec![0.0; m * n];
-    for_each_strip(&mut y, n, WIDTH, |mut strip| {
+    let write = |mut strip: Strip<'_>| {
         let mut decoded = DECODED.take();
         let tile = tile(isa, weight, side, &strip, &mut decoded);
         assert_eq!(strip.rows(), m);
         // SAFETY: the strip has m rows of as many elements as the tile has columns, and both operands have k in common.
         unsafe { multiply_into(strip.as_mut_ptr(), strip.stride(), x, tile, 1.0, 0.0) }
         DECODED.set(decoded);
-    });
-    y
+    };
+    // SAFETY: the products fill their strips; with a factor of 0 for what was there they do not read it.
+    unsafe { by_strips(m, n, WIDTH, write) }
 }
 
 /// What the columns of `strip` are multiplied from, `[k, columns]`.
