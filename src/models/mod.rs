@@ -1,6 +1,7 @@
 //! Model families, and the readers that bring their weights in.
 
 pub(crate) mod arranged;
+mod attention_keys;
 pub(crate) mod bnb;
 mod config;
 mod config_json;
@@ -12,6 +13,7 @@ mod header;
 mod hostile;
 #[cfg(feature = "hub")]
 mod hub;
+mod json;
 mod load;
 mod mapped;
 mod open;

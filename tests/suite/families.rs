@@ -6,7 +6,7 @@ use lowrank::adapters::merge::{OutDtype, merge};
 use lowrank::adapters::{AdapterConfig, BiasMode, LoraConfig, Module, Origin, peft, trainable};
 use lowrank::data::Batch;
 use lowrank::models::{self, ModelConfig};
-use lowrank::recipe::BaseDtype;
+use lowrank::recipe::{BaseDtype, BaseStorage, Blocks, Quant};
 use lowrank::runtime::{BaseSpec, Learner, Micro, Runtime, Sampling};
 use lowrank::train::attach_saved;
 
@@ -234,5 +234,19 @@ pub fn everything_may_train(runtime: &dyn Runtime) {
             }
             assert_eq!(gradients[0].len(), gradients[1].len(), "{family}");
         }
+    }
+}
+
+/// Linear layers of blocks in four bits, whatever they are called; routers, embeddings and the head stay.
+pub fn four_bit_bases_are_close(runtime: &dyn Runtime) {
+    for family in FAMILIES {
+        let (opened, golden) = (open(family), fixtures(family));
+        let batch = golden.batch("input_ids", "labels");
+        let storage = BaseStorage { quant: Some(Quant::Nf4(Blocks::default())), ..BaseStorage::default() };
+        let [plain, packed] = [BaseStorage::default(), storage].map(|storage| load(runtime, &opened, storage));
+        assert!(packed.bytes() < plain.bytes() * 3 / 4, "{family}: {} of {}", packed.bytes(), plain.bytes());
+        let [exact, rounded] =
+            [plain, packed].map(|base| attach(base.as_ref(), &AdapterConfig::none(), 0).loss(&batch).unwrap());
+        assert!(exact != rounded && (exact - rounded).abs() < 0.1 * exact, "{family}: {exact}, {rounded}");
     }
 }

@@ -25,7 +25,7 @@ macro_rules! on {
             parity: base_logits, rope_scaling, left_padding, greedy_generation, adapters_written_by_peft,
                 first_gradients, bf16_base_is_close;
             families: base_logits, variants, greedy_generation, adapters_written_by_peft, first_gradients,
-                twenty_steps_equal_peft, merged_models_open, everything_may_train;
+                twenty_steps_equal_peft, merged_models_open, everything_may_train, four_bit_bases_are_close;
             lifecycle: adapters_alternate_over_one_base, converted_adapters_compute_the_same, training_goes_on_from_an_adapter,
                 a_resumed_run_may_move_its_moments,
                 an_adapter_of_another_shape_is_no_start;

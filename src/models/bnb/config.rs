@@ -3,7 +3,7 @@
 use lowrank_kernels::four_bit::{Code, Format, ScaleFormat};
 use serde_json::{Value, json};
 
-use super::super::config_json::Json;
+use super::super::json::Json;
 use crate::Result;
 
 /// What the weights must agree with. In which numbers products are computed is the recipe's to say, and which modules

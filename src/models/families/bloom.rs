@@ -10,7 +10,7 @@ use crate::Result;
 use crate::adapters::Module;
 use crate::models::ModelConfig;
 use crate::models::config::Checks;
-use crate::models::config_json::Json;
+use crate::models::json::Json;
 use crate::models::load::Reader;
 use crate::nn::params::trains;
 use crate::nn::{At, Embedding, LayerNorm, Linear, Pass, View, Views, gelu};

@@ -10,7 +10,7 @@ use super::{Decoder, Defaults, Family, Footprint, Norms, parts};
 use crate::Result;
 use crate::adapters::Module;
 use crate::models::config::Checks;
-use crate::models::config_json::Json;
+use crate::models::json::Json;
 use crate::models::{ModelConfig, Rope};
 use crate::nn::params::trains;
 use crate::nn::{At, Attention, AttentionForm, Embedding, FusedMlp, Linear, Pairs, Pass, RmsNorm, View, Views};

@@ -32,7 +32,7 @@ use serde_json::Value;
 
 use super::ModelConfig;
 use super::config::Checks;
-use super::config_json::Json;
+use super::json::Json;
 use crate::Result;
 use crate::adapters::Module;
 use crate::nn::{AttentionForm, Gate, Views};

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Aliases, Decoder, Defaults, Family, Part};
 use crate::Result;
 use crate::models::Site;
-use crate::models::config_json::Json;
+use crate::models::json::Json;
 use crate::models::load::Reader;
 
 /// One `model_type`.
