@@ -17,7 +17,7 @@ step=$(cargo bench -q -p lowrank-cli --bench step --no-run --message-format=json
 # case, its arguments for us, its arguments for the other
 cases=(
     "lora f32|--method lora --base f32 --generate 32|--method lora --base f32 --generate 32"
-    "lora bf16|--method lora --base bf16-compute|--method lora --base bf16"
+    "lora bf16|--method lora --base bf16-compute --generate 32|--method lora --base bf16 --generate 32"
     "lora nf4|--method lora --base nf4 --generate 32|--method lora --base nf4 --generate 32"
     "lora nf4 bf16|--method lora --base nf4-compute|--method lora --base nf4-bf16"
     "dora f32|--method dora|--method dora"

@@ -68,7 +68,9 @@ def adapted(model):
 
 def optimizer(model):
     if args.method == "lora-fa":
-        return peft.optimizers.create_lorafa_optimizer(model, r=args.rank, lora_alpha=16, lr=2e-4)
+        from peft.optimizers import create_lorafa_optimizer
+
+        return create_lorafa_optimizer(model, r=args.rank, lora_alpha=16, lr=2e-4)
     return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4, weight_decay=0.0)
 
 

@@ -148,7 +148,7 @@ pub fn run(settings: &Settings) -> Result<()> {
             "program": "lowrank", "device": target.device.name,
             "model": settings.dir.file_name().map(|name| name.to_string_lossy()),
             "method": name(settings.method.to_possible_value()), "base": name(settings.base.to_possible_value()),
-            "rows": settings.rows, "len": settings.len, "rank": settings.rank,
+            "fresh": settings.adapter.is_none(), "rows": settings.rows, "len": settings.len, "rank": settings.rank,
             "gradient_checkpointing": settings.gradient_checkpointing, "params_trainable": parameters,
             "load_s": load_s, "load_peak_mib": mib(load_peak), "resident_mib": mib(resident), "peak_mib": mib(peak),
             "step_ms": walls, "cpu_ms": cpus, "losses": losses, "tokens_per_s": generated,

@@ -17,6 +17,8 @@ struct Runs {
     peak: f64,
     tokens_per_s: f64,
     losses: Vec<f64>,
+    /// Whether it started from an adapter of its own.
+    fresh: bool,
 }
 
 /// Prints a row per case: our figures, theirs, and ours divided by theirs.
@@ -51,6 +53,7 @@ impl Runs {
         self.peak = self.peak.max(value["peak_mib"].as_f64().unwrap_or(0.0));
         self.tokens_per_s = self.tokens_per_s.max(value["tokens_per_s"].as_f64().unwrap_or(0.0));
         self.losses = numbers("losses");
+        self.fresh = value["fresh"].as_bool().unwrap_or(false);
     }
 }
 
@@ -72,6 +75,9 @@ fn row(case: &str, ours: Option<&Runs>, theirs: Option<&Runs>) -> String {
 /// Whether both programs went through the same losses.
 fn agreement(case: &str, ours: Option<&Runs>, theirs: Option<&Runs>) -> String {
     let (Some(ours), Some(theirs)) = (ours, theirs) else { return "–".into() };
+    if ours.fresh {
+        return "another start".into();
+    }
     let pairs = ours.losses.iter().zip(&theirs.losses);
     let worst = pairs.map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
     let (_, limit) = SAME[usize::from(case.contains("bf16"))];
