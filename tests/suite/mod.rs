@@ -17,20 +17,6 @@ pub mod races;
 mod traces;
 pub mod training;
 
-use lowrank::runtime::{Processor, Runtime};
-
-/// Families run where tensors are computed by the processor; on a GPU `LOWRANK_GPU_FAMILIES` asks for them, until it is known what
-/// they take on software Vulkan.
-pub fn is_left_out(runtime: &dyn Runtime, module: &str) -> bool {
-    let left_out = module == "families"
-        && runtime.processor() == Processor::Gpu
-        && std::env::var_os("LOWRANK_GPU_FAMILIES").is_none();
-    if left_out {
-        eprintln!("skipped: model families on {}: set LOWRANK_GPU_FAMILIES=1 to run them", runtime.name());
-    }
-    left_out
-}
-
 /// One `#[test]` for each check of the suite, on the runtime given.
 macro_rules! on {
     ($runtime:expr) => {
@@ -70,9 +56,6 @@ macro_rules! on {
             fn $name() {
                 if $runtime.devices().is_empty() {
                     eprintln!("skipped: no {} device", $runtime.name());
-                    return;
-                }
-                if $crate::suite::is_left_out(*$runtime, stringify!($module)) {
                     return;
                 }
                 $crate::suite::$module::$name(*$runtime);
