@@ -6,6 +6,7 @@ use lowrank_kernels::LowRankBackend;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::layers::{Biases, attention, decoder, gated, head_norms};
 use super::{Decoder, Defaults, Family, Footprint, Norms, parts};
 use crate::Result;
 use crate::adapters::Module;
@@ -113,26 +114,15 @@ impl Family for Gemma3Config {
     }
 
     fn modules(&self, c: &ModelConfig) -> Vec<Module> {
-        let (hidden, inner) = (c.hidden_size, self.intermediate_size);
-        let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
-        let block = [
-            Module::norm("input_layernorm", hidden),
-            Module::linear("self_attn.q_proj", q, hidden),
-            Module::linear("self_attn.k_proj", kv, hidden),
-            Module::linear("self_attn.v_proj", kv, hidden),
-            Module::linear("self_attn.o_proj", hidden, q),
-            Module::norm("self_attn.q_norm", c.head_dim),
-            Module::norm("self_attn.k_norm", c.head_dim),
-            Module::norm("post_attention_layernorm", hidden),
-            Module::norm("pre_feedforward_layernorm", hidden),
-            Module::linear("mlp.gate_proj", inner, hidden),
-            Module::linear("mlp.up_proj", inner, hidden),
-            Module::linear("mlp.down_proj", hidden, inner),
-            Module::norm("post_feedforward_layernorm", hidden),
-        ];
-        let blocks = Module::repeated("model.layers", c.num_hidden_layers, |_| block.to_vec());
-        let last = [Module::norm("model.norm", hidden), Module::head("lm_head", c.vocab_size, hidden)];
-        [Module::embedding("model.embed_tokens", c.vocab_size, hidden)].into_iter().chain(blocks).chain(last).collect()
+        let norm = |name: &str| [Module::norm(name, c.hidden_size)];
+        let mut block = norm("input_layernorm").to_vec();
+        block.extend(attention(c, Biases::default()));
+        block.extend(head_norms(c));
+        block.extend(norm("post_attention_layernorm"));
+        block.extend(norm("pre_feedforward_layernorm"));
+        block.extend(gated("mlp", self.intermediate_size, c.hidden_size));
+        block.extend(norm("post_feedforward_layernorm"));
+        decoder(c, |_| block.clone())
     }
 
     fn views(&self, c: &ModelConfig) -> Views {

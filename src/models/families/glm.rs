@@ -6,6 +6,7 @@ use lowrank_kernels::LowRankBackend;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::layers::{Biases, attention, decoder};
 use super::{Decoder, Defaults, Family, Footprint, Norms, parts};
 use crate::Result;
 use crate::adapters::Module;
@@ -98,25 +99,15 @@ impl Family for GlmConfig {
 
     fn modules(&self, c: &ModelConfig) -> Vec<Module> {
         let (hidden, inner) = (c.hidden_size, self.intermediate_size);
-        let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
         let post = |name: &str| self.post_norms.then(|| Module::norm(name, hidden));
-        let attention = [
-            Module::norm("input_layernorm", hidden),
-            Module::linear("self_attn.q_proj", q, hidden).biased(self.attention_bias),
-            Module::linear("self_attn.k_proj", kv, hidden).biased(self.attention_bias),
-            Module::linear("self_attn.v_proj", kv, hidden).biased(self.attention_bias),
-            Module::linear("self_attn.o_proj", hidden, q),
-        ];
-        let feed_forward = [
-            Module::norm("post_attention_layernorm", hidden),
-            Module::linear("mlp.gate_up_proj", 2 * inner, hidden),
-            Module::linear("mlp.down_proj", hidden, inner),
-        ];
-        let block = attention.into_iter().chain(post("post_self_attn_layernorm"));
-        let block: Vec<_> = block.chain(feed_forward).chain(post("post_mlp_layernorm")).collect();
-        let blocks = Module::repeated("model.layers", c.num_hidden_layers, |_| block.clone());
-        let last = [Module::norm("model.norm", hidden), Module::head("lm_head", c.vocab_size, hidden)];
-        [Module::embedding("model.embed_tokens", c.vocab_size, hidden)].into_iter().chain(blocks).chain(last).collect()
+        let mut block = vec![Module::norm("input_layernorm", hidden)];
+        block.extend(attention(c, Biases { qkv: self.attention_bias, o: false }));
+        block.extend(post("post_self_attn_layernorm"));
+        block.push(Module::norm("post_attention_layernorm", hidden));
+        block.push(Module::linear("mlp.gate_up_proj", 2 * inner, hidden));
+        block.push(Module::linear("mlp.down_proj", hidden, inner));
+        block.extend(post("post_mlp_layernorm"));
+        decoder(c, |_| block.clone())
     }
 
     fn views(&self, c: &ModelConfig) -> Views {

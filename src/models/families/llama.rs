@@ -6,6 +6,7 @@ use lowrank_kernels::LowRankBackend;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::layers::{Biases, attention, decoder, gated, head_norms};
 use super::{Decoder, Defaults, Family, Footprint, Norms, parts};
 use crate::Result;
 use crate::adapters::Module;
@@ -108,26 +109,14 @@ impl Family for LlamaConfig {
     }
 
     fn modules(&self, c: &ModelConfig) -> Vec<Module> {
-        let (hidden, inner) = (c.hidden_size, self.intermediate_size);
-        let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
-        let mut block = vec![
-            Module::norm("input_layernorm", hidden),
-            Module::linear("self_attn.q_proj", q, hidden).biased(self.qkv_bias),
-            Module::linear("self_attn.k_proj", kv, hidden).biased(self.qkv_bias),
-            Module::linear("self_attn.v_proj", kv, hidden).biased(self.qkv_bias),
-            Module::linear("self_attn.o_proj", hidden, q).biased(self.o_bias),
-            Module::norm("post_attention_layernorm", hidden),
-            Module::linear("mlp.gate_proj", inner, hidden).biased(self.mlp_bias),
-            Module::linear("mlp.up_proj", inner, hidden).biased(self.mlp_bias),
-            Module::linear("mlp.down_proj", hidden, inner).biased(self.mlp_bias),
-        ];
+        let mut block = vec![Module::norm("input_layernorm", c.hidden_size)];
+        block.extend(attention(c, Biases { qkv: self.qkv_bias, o: self.o_bias }));
         if self.qk_norm {
-            let norms = ["q_norm", "k_norm"].map(|name| Module::norm(&format!("self_attn.{name}"), c.head_dim));
-            block.splice(5..5, norms);
+            block.extend(head_norms(c));
         }
-        let blocks = Module::repeated("model.layers", c.num_hidden_layers, |_| block.clone());
-        let last = [Module::norm("model.norm", hidden), Module::head("lm_head", c.vocab_size, hidden)];
-        [Module::embedding("model.embed_tokens", c.vocab_size, hidden)].into_iter().chain(blocks).chain(last).collect()
+        block.push(Module::norm("post_attention_layernorm", c.hidden_size));
+        block.extend(gated("mlp", self.intermediate_size, c.hidden_size).map(|linear| linear.biased(self.mlp_bias)));
+        decoder(c, |_| block.clone())
     }
 
     fn views(&self, c: &ModelConfig) -> Views {

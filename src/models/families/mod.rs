@@ -7,6 +7,7 @@ mod bloom;
 mod gemma3;
 mod glm;
 mod gpt2;
+mod layers;
 mod llama;
 mod model;
 mod moe;

@@ -8,6 +8,7 @@ use lowrank_kernels::{LowRankBackend, swiglu};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::layers::{Biases, attention, decoder, gated, head_norms};
 use super::{Decoder, Defaults, Family, Footprint, Norms, Part, parts};
 use crate::Result;
 use crate::adapters::Module;
@@ -209,19 +210,20 @@ impl Family for MoeConfig {
     }
 
     fn modules(&self, c: &ModelConfig) -> Vec<Module> {
-        let block = |layer: usize| {
-            let attention = self.attention_modules(c);
-            let feed_forward = match c.model_type.as_str() {
+        decoder(c, |layer| {
+            let mut block = vec![Module::norm("input_layernorm", c.hidden_size)];
+            block.extend(attention(c, Biases { qkv: self.qkv_bias, o: self.o_bias }));
+            if self.qk_norm {
+                block.extend(head_norms(c));
+            }
+            block.push(Module::norm("post_attention_layernorm", c.hidden_size));
+            block.extend(match c.model_type.as_str() {
                 "mixtral" => self.mixtral_modules(c.hidden_size),
                 _ if self.sparse.get(layer).copied().unwrap_or(false) => self.expert_modules(c),
-                _ => mlp("mlp", self.intermediate_size, c.hidden_size),
-            };
-            attention.into_iter().chain(feed_forward).collect()
-        };
-        let blocks = Module::repeated("model.layers", c.num_hidden_layers, block);
-        let first = Module::embedding("model.embed_tokens", c.vocab_size, c.hidden_size);
-        let last = [Module::norm("model.norm", c.hidden_size), Module::head("lm_head", c.vocab_size, c.hidden_size)];
-        [first].into_iter().chain(blocks).chain(last).collect()
+                _ => gated("mlp", self.intermediate_size, c.hidden_size).to_vec(),
+            });
+            block
+        })
     }
 
     fn views(&self, c: &ModelConfig) -> Views {
@@ -240,12 +242,6 @@ impl Family for MoeConfig {
         let kept = 2 * c.hidden_size + 2 * q + 2 * kv + experts + inner + 3 * self.num_experts;
         Footprint { kept, temporaries: 3 * inner + 4 * c.hidden_size }
     }
-}
-
-/// The modules of a gated layer.
-fn mlp(path: &str, inner: usize, hidden: usize) -> Vec<Module> {
-    let shapes = [("gate_proj", inner, hidden), ("up_proj", inner, hidden), ("down_proj", hidden, inner)];
-    shapes.map(|(name, out, inputs)| Module::linear(&format!("{path}.{name}"), out, inputs)).to_vec()
 }
 
 impl MoeConfig {
@@ -277,23 +273,6 @@ impl MoeConfig {
         })
     }
 
-    fn attention_modules(&self, c: &ModelConfig) -> Vec<Module> {
-        let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
-        let hidden = c.hidden_size;
-        let mut modules = vec![
-            Module::norm("input_layernorm", hidden),
-            Module::linear("self_attn.q_proj", q, hidden).biased(self.qkv_bias),
-            Module::linear("self_attn.k_proj", kv, hidden).biased(self.qkv_bias),
-            Module::linear("self_attn.v_proj", kv, hidden).biased(self.qkv_bias),
-            Module::linear("self_attn.o_proj", hidden, q).biased(self.o_bias),
-        ];
-        if self.qk_norm {
-            modules.extend(["q_norm", "k_norm"].map(|name| Module::norm(&format!("self_attn.{name}"), c.head_dim)));
-        }
-        modules.push(Module::norm("post_attention_layernorm", hidden));
-        modules
-    }
-
     fn mixtral_modules(&self, hidden: usize) -> Vec<Module> {
         let inner = self.moe_intermediate_size;
         let expert = [
@@ -308,11 +287,11 @@ impl MoeConfig {
     fn expert_modules(&self, c: &ModelConfig) -> Vec<Module> {
         let (hidden, width) = (c.hidden_size, self.moe_intermediate_size);
         let mut modules = vec![Module::linear("mlp.gate", self.num_experts, hidden)];
-        modules.extend((0..self.num_experts).flat_map(|i| mlp(&format!("mlp.experts.{i}"), width, hidden)));
+        modules.extend((0..self.num_experts).flat_map(|i| gated(&format!("mlp.experts.{i}"), width, hidden)));
         match self.shared {
-            Some(shared) if c.model_type == "deepseek" => modules.extend(mlp("mlp.shared_experts", shared, hidden)),
+            Some(shared) if c.model_type == "deepseek" => modules.extend(gated("mlp.shared_experts", shared, hidden)),
             Some(shared) => {
-                modules.extend(mlp("mlp.shared_expert", shared, hidden));
+                modules.extend(gated("mlp.shared_expert", shared, hidden));
                 modules.push(Module::linear("mlp.shared_expert_gate", 1, hidden));
             }
             None => {}
