@@ -3,7 +3,7 @@
 
     python benches/reference.py DIR --method lora --base f32 --save-adapter ADAPTER --generate 32
 """
-import argparse, json, os, statistics, time, warnings
+import argparse, json, os, time, warnings
 
 warnings.filterwarnings("ignore")
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")

@@ -1,7 +1,5 @@
 //! Products with the factors of low-rank terms: either a side of the result or what is summed over is a rank.
 
-use std::cmp::Ordering;
-
 use rayon::prelude::*;
 
 use super::strips::{Strip, by_strips};
@@ -22,25 +20,21 @@ pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
         multiply(&mut y, a, b, 1.0, 0.0);
         return y;
     }
-    match m.cmp(&n) {
-        Ordering::Less => {
-            let write = |mut strip: Strip<'_>| {
-                let b = b.some_columns(strip.columns());
-                // SAFETY: the strip has m rows of as many elements as b has columns, and a and b have k in common.
-                unsafe { multiply_into(strip.as_mut_ptr(), strip.stride(), a, b, 1.0, 0.0) }
-            };
-            // SAFETY: the products fill their strips; with a factor of 0 for what was there they do not read it.
-            unsafe { by_strips(m, n, SHARE, write) }
-        }
-        _ => {
-            let mut y = vec![0.0; m * n];
-            y.par_chunks_mut(SHARE * n).enumerate().for_each(|(i, y)| {
-                let rows = i * SHARE..i * SHARE + y.len() / n;
-                multiply(y, a.some_rows(rows), b, 1.0, 0.0);
-            });
-            y
-        }
+    if m < n {
+        let write = |mut strip: Strip<'_>| {
+            let b = b.some_columns(strip.columns());
+            // SAFETY: the strip has m rows of as many elements as b has columns, and a and b have k in common.
+            unsafe { multiply_into(strip.as_mut_ptr(), strip.stride(), a, b, 1.0, 0.0) }
+        };
+        // SAFETY: the products fill their strips; with a factor of 0 for what was there they do not read it.
+        return unsafe { by_strips(m, n, SHARE, write) };
     }
+    let mut y = vec![0.0; m * n];
+    y.par_chunks_mut(SHARE * n).enumerate().for_each(|(i, y)| {
+        let rows = i * SHARE..i * SHARE + y.len() / n;
+        multiply(y, a.some_rows(rows), b, 1.0, 0.0);
+    });
+    y
 }
 
 #[cfg(test)]
