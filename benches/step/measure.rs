@@ -159,7 +159,7 @@ pub fn run(settings: &Settings) -> Result<()> {
 
 /// One optimizer step; its mean loss.
 fn train(learner: &mut dyn Learner, batch: &Batch, gradient_checkpointing: bool) -> Result<f64> {
-    let n = batch.trained_tokens() as f64;
+    let n = batch.terms() as f64;
     let result = learner.accumulate(batch, &Micro { weight: 1.0 / n, dropout: None, gradient_checkpointing })?;
     learner.step(2e-4, 1.0);
     Ok(result.loss / n)
@@ -202,7 +202,7 @@ impl Tokens {
         let target = |i: usize| if i % len == len - 1 { lowrank::data::IGNORE } else { ids[i + 1] };
         let targets = (0..ids.len()).map(target).collect();
         let position = (0..ids.len()).map(|i| (i % len) as i32).collect();
-        Batch { rows, len, targets, segment: vec![1; ids.len()], position, ids }
+        Batch { rows, len, targets, segment: vec![1; ids.len()], position, ids, ..Batch::default() }
     }
 }
 

@@ -4,34 +4,80 @@
 pub const IGNORE: i32 = -1;
 
 /// One tokenised row, or several packed into one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sequence {
     pub ids: Vec<u32>,
     /// Whether the loss counts the prediction *of* this token; the first token never counts.
     pub trained: Vec<bool>,
     /// Document number of each token, from 0: attention stays inside a document.
     pub document: Vec<u32>,
+    /// Which of two texts each token is of, 0 or 1; empty where there is one text.
+    pub token_type: Vec<i32>,
+    /// What a task other than predicting tokens asks about the row.
+    pub answer: Answer,
+}
+
+/// What is to be said about one row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Answer {
+    /// Its own tokens.
+    #[default]
+    Tokens,
+    /// A class of the whole row, an index into the labels.
+    Class(u32),
+    /// A number about the whole row.
+    Number(f32),
+    /// A class of each token; [`IGNORE`] where none is asked for.
+    Tags(Vec<i32>),
+    /// First and last token of the answer; both 0, which is the first token, where the row has none.
+    Span([u32; 2]),
+    /// Texts that this one should be like, the first of them, and unlike, the others; with a score of the first where the data has
+    /// one, which is evaluated and not trained on.
+    Alike { others: Vec<Sequence>, score: Option<f32> },
 }
 
 /// A rectangle of `rows × len` tokens, right-padded, row-major.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     pub rows: usize,
     pub len: usize,
     pub ids: Vec<i32>,
-    /// Token to predict at each position (the next one of the same document), or [`IGNORE`].
+    /// Class to predict at each position, or [`IGNORE`]: the next token of the same document, or a label.
     pub targets: Vec<i32>,
     /// 0 for padding, otherwise 1 + document number.
     pub segment: Vec<i32>,
     /// Position of the token inside its document, for the rotary embedding.
     pub position: Vec<i32>,
+    /// Which of two texts each token is of, 0 or 1; empty where no row has two, or the model does not tell them apart.
+    pub token_type: Vec<i32>,
+    pub goal: Goal,
+}
+
+/// What the loss of a batch compares.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Goal {
+    /// The class of each position that has a target: cross-entropy, summed.
+    #[default]
+    Classes,
+    /// One number for each position that has a target, in order: squared error, summed.
+    Numbers(Vec<f32>),
+    /// First and last position of the answer of each row: the mean of both cross-entropies over all positions, summed over rows.
+    Spans(Vec<[i32; 2]>),
+    /// So many first rows are anchors, as many after them what each should be like, and the rest what none should: in-batch
+    /// contrast, summed over anchors.
+    Alike(usize),
 }
 
 impl Batch {
-    /// Positions that carry a loss.
-    pub fn trained_tokens(&self) -> usize {
-        self.targets.iter().filter(|&&target| target != IGNORE).count()
+    /// Terms of the loss: positions with a target, or rows where one is asked about each.
+    pub fn terms(&self) -> usize {
+        match self.goal {
+            Goal::Classes | Goal::Numbers(_) => self.targets.iter().filter(|&&target| target != IGNORE).count(),
+            Goal::Spans(_) => self.rows,
+            Goal::Alike(anchors) => anchors,
+        }
     }
+
     /// Tokens without padding.
     pub fn tokens(&self) -> usize {
         self.segment.iter().filter(|&&segment| segment != 0).count()

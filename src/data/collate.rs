@@ -19,7 +19,7 @@ pub fn collate(sequences: &[&Sequence], pad_id: u32) -> Batch {
 }
 
 fn targets(sequence: &Sequence) -> impl Iterator<Item = i32> {
-    let Sequence { ids, trained, document } = sequence;
+    let Sequence { ids, trained, document, .. } = sequence;
     (1..=ids.len()).map(move |next| match next < ids.len() && trained[next] && document[next] == document[next - 1] {
         true => ids[next] as i32,
         false => IGNORE,
@@ -42,7 +42,7 @@ mod tests {
 
     fn sequence(ids: &[u32], trained: &[usize], document: &[u32]) -> Sequence {
         let trained = (0..ids.len()).map(|at| trained.contains(&at)).collect();
-        Sequence { ids: ids.to_vec(), trained, document: document.to_vec() }
+        Sequence { ids: ids.to_vec(), trained, document: document.to_vec(), ..Sequence::default() }
     }
 
     #[test]
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(batch.targets, [7, 8, IGNORE, 9, IGNORE, IGNORE, 6, IGNORE, IGNORE, IGNORE]);
         assert_eq!(batch.segment, [1, 1, 1, 2, 2, 1, 1, 1, 0, 0]);
         assert_eq!(batch.position, [0, 1, 2, 0, 1, 0, 1, 2, 0, 0]);
-        assert_eq!((batch.tokens(), batch.trained_tokens()), (8, 4));
+        assert_eq!((batch.tokens(), batch.terms()), (8, 4));
     }
 
     #[test]
@@ -73,6 +73,6 @@ mod tests {
         let batch = collate(&rows.iter().collect::<Vec<_>>(), 0);
         assert_eq!(batch.tokens(), rows.iter().map(|row| row.ids.len()).sum::<usize>());
         let trained = |row: &Sequence| row.trained.iter().skip(1).filter(|&&trained| trained).count();
-        assert_eq!(batch.trained_tokens(), rows.iter().map(trained).sum::<usize>());
+        assert_eq!(batch.terms(), rows.iter().map(trained).sum::<usize>());
     }
 }

@@ -63,7 +63,7 @@ impl Note {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Encoded {
     pub sequence: Sequence,
     /// Absent where there is no prompt to generate from.
@@ -122,7 +122,7 @@ impl Encoder<'_> {
             *first = false;
         }
         let document = vec![0; draft.ids.len()];
-        let sequence = Sequence { ids: draft.ids, trained: draft.trained, document };
+        let sequence = Sequence { ids: draft.ids, trained: draft.trained, document, ..Sequence::default() };
         Ok(Encoded { sequence, prompt, notes: draft.notes })
     }
 

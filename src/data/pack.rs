@@ -46,7 +46,7 @@ mod tests {
 
     fn row(id: u32, len: usize) -> Sequence {
         let trained = (0..len).map(|at| at > 0 && at % 2 == 0).collect();
-        Sequence { ids: vec![id; len], trained, document: vec![0; len] }
+        Sequence { ids: vec![id; len], trained, document: vec![0; len], ..Sequence::default() }
     }
 
     #[test]
@@ -72,7 +72,7 @@ mod tests {
                 let take = |at: &usize| (sequence.ids[*at], sequence.trained[*at]);
                 let (ids, trained): (Vec<_>, Vec<_>) = places.iter().map(take).unzip();
                 assert_eq!(places.last().unwrap() - places[0] + 1, places.len());
-                found.push(Sequence { document: vec![0; ids.len()], ids, trained });
+                found.push(Sequence { document: vec![0; ids.len()], ids, trained, ..Sequence::default() });
             }
         }
         let by_id = |sequence: &Sequence| sequence.ids[0];

@@ -25,6 +25,7 @@ fn data(train: &str) -> Data {
         pack: false,
         loss_on: LossOn::Completion,
         max_rows: None,
+        stride: 32,
     }
 }
 
@@ -81,7 +82,7 @@ fn packing_keeps_the_tokens_of_training_and_leaves_evaluation_alone() {
     assert_eq!(packed.eval, rows.eval);
     let batch = |splits: &Splits| collate(&splits.train.sequences.iter().collect::<Vec<_>>(), 0);
     let (rows, packed) = (batch(&rows), batch(&packed));
-    assert_eq!((rows.tokens(), rows.trained_tokens()), (packed.tokens(), packed.trained_tokens()));
+    assert_eq!((rows.tokens(), rows.terms()), (packed.tokens(), packed.terms()));
     let targets = |batch: &Batch| {
         let mut targets: Vec<_> = batch.targets.iter().copied().filter(|&target| target != IGNORE).collect();
         targets.sort_unstable();

@@ -13,6 +13,7 @@ mod shape;
 mod shipped;
 mod suggest;
 mod sweep;
+mod task;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -26,4 +27,5 @@ pub use schema::{file_schema, keys, schema, schema_of};
 pub use shipped::Shipped;
 pub use suggest::nearest;
 pub use sweep::{Candidate, Choices};
+pub use task::{Head, HeadKind, Pooling, Task};
 pub use validate::{Findings, plan as plan_adapter};

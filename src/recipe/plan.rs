@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Base, BaseDtype};
+use super::{Base, BaseDtype, Head, Task};
 use crate::adapters::AdapterConfig;
 
 /// A resolved recipe: defaults, then the file, then `--set`.
@@ -20,6 +20,9 @@ pub struct Recipe {
     /// What the model learns to do.
     #[serde(default)]
     pub task: Task,
+    /// What the task's head gives; of no meaning to tasks that predict tokens.
+    #[serde(default)]
+    pub head: Head,
     /// The pretrained model to start from.
     pub model: Model,
     /// How the frozen weights are stored.
@@ -42,14 +45,6 @@ pub struct Recipe {
 
 fn one() -> u32 {
     1
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Task {
-    /// Predict the next token.
-    #[default]
-    CausalLm,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -82,6 +77,9 @@ pub struct Data {
     /// What happens to rows longer than `max_len`; always counted.
     #[serde(default)]
     pub over_length: OverLength,
+    /// Tokens that two windows over a long context share, in `question_ans`.
+    #[serde(default = "stride")]
+    pub stride: usize,
     /// Put several rows into one sequence; attention stays inside each row.
     #[serde(default)]
     pub pack: bool,
@@ -98,6 +96,9 @@ fn no_template() -> String {
 }
 fn max_len() -> usize {
     128
+}
+fn stride() -> usize {
+    32
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

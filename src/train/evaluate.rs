@@ -36,7 +36,7 @@ pub fn evaluate(
         }
         let batch = collate(rows, evaluation.tokenizer.pad().unwrap_or(0));
         loss += learner.loss(&batch)?;
-        tokens += batch.trained_tokens();
+        tokens += batch.terms();
     }
     let loss = loss / tokens.max(1) as f64;
     let mut metrics = IndexMap::from([("perplexity".to_string(), loss.exp())]);

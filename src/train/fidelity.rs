@@ -67,6 +67,7 @@ fn fixed(config: &ModelConfig) -> Vec<Sequence> {
         ids: (0..len).map(|i| id(row * TOKENS + i + 1)).collect(),
         trained: vec![true; len],
         document: vec![0; len],
+        ..Sequence::default()
     };
     (0..ROWS).map(row).collect()
 }

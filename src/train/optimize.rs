@@ -62,10 +62,10 @@ pub(super) fn optimize(learner: &mut dyn Learner, recipe: &Recipe, batches: &[Ba
 
 /// The loss is the mean over all trained tokens of the step, however they are dealt to batches.
 fn forward_backward(learner: &mut dyn Learner, recipe: &Recipe, batches: &[Batch], step: usize) -> Result<MicroResult> {
-    let trained: usize = batches.iter().map(Batch::trained_tokens).sum();
+    let trained: usize = batches.iter().map(Batch::terms).sum();
     let dropout = recipe.adapter.shared().is_some_and(|shared| shared.dropout > 0.0);
     let mut sum = MicroResult::default();
-    for (micro, batch) in batches.iter().enumerate().filter(|(_, batch)| batch.trained_tokens() > 0) {
+    for (micro, batch) in batches.iter().enumerate().filter(|(_, batch)| batch.terms() > 0) {
         let key = DropoutKey { seed: recipe.seed, step: step as u64, micro: micro as u64 };
         let result = learner.accumulate(
             batch,

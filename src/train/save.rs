@@ -102,6 +102,7 @@ fn start(sequence: &Sequence) -> Sequence {
         ids: sequence.ids[..len].to_vec(),
         trained: sequence.trained[..len].to_vec(),
         document: sequence.document[..len].to_vec(),
+        ..Sequence::default()
     }
 }
 

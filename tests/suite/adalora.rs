@@ -33,7 +33,7 @@ fn attach(base: &dyn Base, config: AdaLoraConfig) -> Box<dyn Learner> {
 
 fn step(learner: &mut dyn Learner, golden: &Fixtures, k: usize) {
     let batch = golden.train_batch(k);
-    let weight = 1.0 / batch.trained_tokens() as f64;
+    let weight = 1.0 / batch.terms() as f64;
     learner.accumulate(&batch, &Micro { weight, ..Micro::default() }).unwrap();
     let norm = learner.grad_norm();
     learner.step(1e-2, (1.0 / norm).min(1.0));
@@ -106,7 +106,7 @@ pub fn importances_are_taken_once_a_step(runtime: &dyn Runtime) {
     let (base, golden) = llama(runtime);
     let (a, b) = (golden.train_batch(0), golden.train_batch(1));
     let both = one_after_the_other(&a, &b);
-    let weight = 1.0 / both.trained_tokens() as f64;
+    let weight = 1.0 / both.terms() as f64;
     let state = |batches: &[&lowrank::data::Batch]| {
         let mut learner = attach(base.as_ref(), config());
         batches.iter().for_each(|batch| {

@@ -167,7 +167,7 @@ impl Bench<'_> {
     }
 
     fn backward(&self, learner: &mut dyn Learner, batch: &Batch) {
-        let micro = Micro { weight: 1.0 / batch.trained_tokens() as f64, ..Micro::default() };
+        let micro = Micro { weight: 1.0 / batch.terms() as f64, ..Micro::default() };
         learner.accumulate(batch, &micro).unwrap();
     }
 
@@ -258,7 +258,7 @@ fn gradients_are_finite_differences(bench: &Bench) {
                 moved[*path].values.iter_mut().zip(along).for_each(|(value, d)| *value += d);
             }
             learner.import(&moved).unwrap();
-            learner.loss(&batch).unwrap() / batch.trained_tokens() as f64
+            learner.loss(&batch).unwrap() / batch.terms() as f64
         };
         let found = (loss_at(reach) - loss_at(-reach)) / (2.0 * reach);
         assert!((found - slope).abs() < 0.02 * slope, "{wanted}: {found} by differences, {slope} by the gradient");
@@ -268,7 +268,7 @@ fn gradients_are_finite_differences(bench: &Bench) {
 fn two_halves_are_one_batch(bench: &Bench) {
     let (a, b) = (bench.golden.train_batch(0), bench.golden.train_batch(1));
     let both = one_after_the_other(&a, &b);
-    let weight = 1.0 / both.trained_tokens() as f64;
+    let weight = 1.0 / both.terms() as f64;
     let gradients = |batches: &[&Batch]| {
         let mut learner = bench.trained();
         for batch in batches {
@@ -303,7 +303,7 @@ fn twenty_steps_give_the_known_losses(bench: &Bench) {
         let mut learner = base.attach(&spec).unwrap();
         let step = |k: usize| {
             let batch = bench.golden.train_batch(k);
-            let micro = Micro { weight: 1.0 / batch.trained_tokens() as f64, ..Micro::default() };
+            let micro = Micro { weight: 1.0 / batch.terms() as f64, ..Micro::default() };
             let loss = learner.accumulate(&batch, &micro).unwrap().loss * micro.weight;
             learner.step(1e-2, 0.9);
             loss

@@ -23,7 +23,7 @@ fn batch(k: usize) -> Batch {
 }
 
 fn accumulate(learner: &mut dyn Learner, batch: &Batch, share: f64) {
-    let micro = Micro { weight: share / batch.trained_tokens() as f64, ..Micro::default() };
+    let micro = Micro { weight: share / batch.terms() as f64, ..Micro::default() };
     learner.accumulate(batch, &micro).unwrap();
 }
 

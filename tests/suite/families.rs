@@ -89,7 +89,7 @@ fn check(learner: &dyn Learner, golden: &Fixtures, prefix: &str, what: &str) {
     if !golden.has(&format!("{prefix}.loss")) {
         return;
     }
-    let loss = learner.loss(&batch).unwrap() / batch.trained_tokens() as f64;
+    let loss = learner.loss(&batch).unwrap() / batch.terms() as f64;
     assert_close(&[loss as f32], &golden.f32(&format!("{prefix}.loss")), TOLERANCE, what);
 }
 
@@ -154,8 +154,7 @@ pub fn first_gradients(runtime: &dyn Runtime) {
             for gradient_checkpointing in [false, true] {
                 let mut learner = adapted(runtime, family, &adapter);
                 let batch = golden.train_batch(0);
-                let micro =
-                    Micro { weight: 1.0 / batch.trained_tokens() as f64, gradient_checkpointing, ..Micro::default() };
+                let micro = Micro { weight: 1.0 / batch.terms() as f64, gradient_checkpointing, ..Micro::default() };
                 learner.accumulate(&batch, &micro).unwrap();
                 let gradients = learner.gradients();
                 for name in golden.names().iter().filter(|name| name.starts_with(&prefix)) {
@@ -180,7 +179,7 @@ pub fn twenty_steps_equal_peft(runtime: &dyn Runtime) {
             let alike = if is_stacked(family, &adapter) { 1 } else { 20 };
             for (k, expected) in steps.into_iter().flatten().take(alike).enumerate() {
                 let (batch, expected) = (golden.train_batch(k), expected.as_f64().unwrap());
-                let trained = batch.trained_tokens() as f64;
+                let trained = batch.terms() as f64;
                 let micro = Micro { weight: 1.0 / trained, ..Micro::default() };
                 let loss = learner.accumulate(&batch, &micro).unwrap().loss / trained;
                 learner.step(1e-3, 1.0);

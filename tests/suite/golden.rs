@@ -76,6 +76,7 @@ fn batch(rows: usize, len: usize, ids: &[i64], labels: &[i64]) -> Batch {
         targets: (0..rows * len).map(target).collect(),
         segment: vec![1; rows * len],
         position: (0..rows * len).map(|i| (i % len) as i32).collect(),
+        ..Batch::default()
     }
 }
 
@@ -88,6 +89,7 @@ pub fn one_after_the_other(a: &Batch, b: &Batch) -> Batch {
         targets: [&a.targets[..], &b.targets].concat(),
         segment: [&a.segment[..], &b.segment].concat(),
         position: [&a.position[..], &b.position].concat(),
+        ..Batch::default()
     }
 }
 

@@ -31,7 +31,7 @@ pub fn adapters_alternate_over_one_base(runtime: &'static dyn Runtime) {
         assert!(logits(learners[turn].as_ref()) == first[turn], "turn of {turn}");
     }
     let train = golden.train_batch(0);
-    let micro = Micro { weight: 1.0 / train.trained_tokens() as f64, ..Micro::default() };
+    let micro = Micro { weight: 1.0 / train.terms() as f64, ..Micro::default() };
     learners[1].accumulate(&train, &micro).unwrap();
     learners[1].step(1e-2, 1.0);
     assert!(difference(&logits(learners[1].as_ref()), &first[1]) > 1e-3, "training changes its own learner");

@@ -60,7 +60,7 @@ pub fn trains_as_over_the_dequantised_weights(runtime: &dyn Runtime) {
         same.import(&learner.export()).unwrap();
         let step = |learner: &mut dyn Learner, k: usize| {
             let batch = golden.train_batch(k);
-            let weight = 1.0 / batch.trained_tokens() as f64;
+            let weight = 1.0 / batch.terms() as f64;
             let loss = learner.accumulate(&batch, &Micro { weight, ..Micro::default() }).unwrap().loss * weight;
             learner.step(1e-3, 1.0);
             loss

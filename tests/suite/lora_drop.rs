@@ -53,6 +53,7 @@ fn part(batch: &Batch, at: &[usize], padding: usize) -> Batch {
         targets: take(&batch.targets, IGNORE),
         segment: take(&batch.segment, 0),
         position: take(&batch.position, 0),
+        ..Batch::default()
     }
 }
 

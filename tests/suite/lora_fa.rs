@@ -18,7 +18,7 @@ fn fresh(runtime: &dyn Runtime, adapter: &AdapterConfig, seed: u64) -> Box<dyn L
 
 fn step(learner: &mut dyn Learner, golden: &Fixtures, k: usize) {
     let batch = golden.train_batch(k);
-    let micro = Micro { weight: 1.0 / batch.trained_tokens() as f64, ..Micro::default() };
+    let micro = Micro { weight: 1.0 / batch.terms() as f64, ..Micro::default() };
     learner.accumulate(&batch, &micro).unwrap();
     learner.step(1e-2, 0.7);
 }
@@ -67,7 +67,7 @@ pub fn what_adapters_keep_is_what_was_foretold(runtime: &dyn Runtime) {
             let micro = Micro { weight: 1.0, dropout: Some(key), gradient_checkpointing: false };
             learner.accumulate(&batch, &micro).unwrap();
             let measured = take_retained_bytes();
-            let tokens = |kind| if kind == ModuleKind::Head { batch.trained_tokens() } else { batch.ids.len() };
+            let tokens = |kind| if kind == ModuleKind::Head { batch.terms() } else { batch.ids.len() };
             let spec = adapter.spec().unwrap();
             let floats = learner.adapted().iter().map(|site| tokens(site.kind) * spec.retained(site));
             assert_eq!(measured, 4 * floats.sum::<usize>() as u64, "{} {dropout}", adapter.name());

@@ -22,7 +22,7 @@ pub fn rates_differ_and_the_gradient_norm_does_not(runtime: &dyn Runtime) {
     let run = |ratio| {
         let mut learner = learner(base.as_ref(), ratio);
         let before = learner.export();
-        let micro = Micro { weight: 1.0 / batch.trained_tokens() as f64, ..Micro::default() };
+        let micro = Micro { weight: 1.0 / batch.terms() as f64, ..Micro::default() };
         learner.accumulate(&batch, &micro).unwrap();
         let norm = learner.grad_norm();
         learner.step(2e-4, 1.0);

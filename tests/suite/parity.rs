@@ -20,7 +20,7 @@ pub fn base_logits(runtime: &dyn Runtime) {
         let (learner, golden) = (plain(runtime, model), fixtures(model));
         let batch = golden.batch("input_ids", "labels");
         assert_close(&learner.logits(&batch).unwrap(), &golden.f32("base.logits"), TOLERANCE, model);
-        let loss = learner.loss(&batch).unwrap() / batch.trained_tokens() as f64;
+        let loss = learner.loss(&batch).unwrap() / batch.terms() as f64;
         assert_close(&[loss as f32], &golden.f32("base.loss"), TOLERANCE, model);
     }
 }
@@ -115,7 +115,7 @@ pub fn first_gradients(runtime: &dyn Runtime) {
             return;
         }
         let batch = golden.train_batch(0);
-        let micro = Micro { weight: 1.0 / batch.trained_tokens() as f64, ..Micro::default() };
+        let micro = Micro { weight: 1.0 / batch.terms() as f64, ..Micro::default() };
         learner.accumulate(&batch, &micro).unwrap();
         let gradients = learner.gradients();
         let prefix = format!("{adapter}.grad0.base_model.model.");

@@ -30,7 +30,7 @@ fn fresh(runtime: &dyn Runtime, config: impl Into<AdapterConfig>) -> Box<dyn Lea
 
 /// Mean loss of one batch, its gradients gathered.
 fn backward(learner: &mut dyn Learner, batch: &Batch) -> f64 {
-    let trained = batch.trained_tokens() as f64;
+    let trained = batch.terms() as f64;
     learner.accumulate(batch, &Micro { weight: 1.0 / trained, ..Micro::default() }).unwrap().loss / trained
 }
 
@@ -204,7 +204,7 @@ pub fn accumulation_equals_one_big_batch(runtime: &dyn Runtime) {
     let golden = fixtures("llama");
     let (a, b) = (golden.train_batch(0), golden.train_batch(1));
     let both = one_after_the_other(&a, &b);
-    let weight = 1.0 / both.trained_tokens() as f64;
+    let weight = 1.0 / both.terms() as f64;
     let gradients = |batches: &[&Batch]| {
         let mut learner = saved(runtime, "llama", "lora");
         for batch in batches {

@@ -21,7 +21,7 @@ fn jinja(source: &str, tokenizer: &Tokenizer) -> Template {
 
 /// The trained tokens between brackets.
 fn shown(encoded: &Encoded, tokenizer: &Tokenizer) -> String {
-    let Sequence { ids, trained, document } = &encoded.sequence;
+    let Sequence { ids, trained, document, .. } = &encoded.sequence;
     assert_eq!((ids.len(), ids.len()), (trained.len(), document.len()));
     let mut out = String::new();
     for (at, piece) in tokenizer.pieces(ids).iter().enumerate() {

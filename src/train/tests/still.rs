@@ -56,7 +56,7 @@ impl Learner for Steady {
         Ok(Vec::new())
     }
     fn loss(&self, batch: &Batch) -> Result<f64> {
-        Ok(batch.trained_tokens() as f64 * self.0)
+        Ok(batch.terms() as f64 * self.0)
     }
     fn update_energy(&self, _: &Batch) -> Result<IndexMap<String, f64>> {
         Ok(IndexMap::new())
@@ -65,7 +65,7 @@ impl Learner for Steady {
         Ok(Vec::new())
     }
     fn accumulate(&mut self, batch: &Batch, _: &Micro) -> Result<MicroResult> {
-        Ok(MicroResult { loss: batch.trained_tokens() as f64 * self.0, ..MicroResult::default() })
+        Ok(MicroResult { loss: batch.terms() as f64 * self.0, ..MicroResult::default() })
     }
     fn grad_norm(&mut self) -> f64 {
         1.0
