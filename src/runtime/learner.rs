@@ -47,7 +47,7 @@ impl<B: TrainBackend> TensorLearner<B> {
         spec: &AdapterSpec<'_>,
         device: &B::Device,
     ) -> Result<Self> {
-        let register = Register::new(&model);
+        let register = Register::named(&model, |fields| model.path(fields));
         let trainable = register.trainable();
         let form = spec.adapter.spec().map(Spec::optimizer).unwrap_or_default();
         let mut learner = Self {

@@ -70,7 +70,7 @@ pub(super) fn recomputed<B: TrainBackend>(
 ) -> Result<MicroResult> {
     let start = Instant::now();
     let pass = Pass { dropout: micro.dropout, ..Pass::EVAL };
-    let embedded = model.embed(ids, &layout.position);
+    let embedded = model.embed(ids, layout.place());
     let mut inputs = vec![embedded.clone().inner()];
     let (frozen, below) = (model.valid(), layout.inner());
     for layer in 0..layout.layers() {
