@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::cursor::Cursor;
 use super::estimate;
 use crate::adapters::{AdapterConfig, LoftqPlan, Module, Origin, Pilot, Progress, Selected, saved};
-use crate::data::{self, Splits};
+use crate::data::{self, Setting, Splits};
 use crate::events::Memory;
 use crate::models::{self, Opened, Stored};
 use crate::recipe::{BaseStorage, Recipe, Resolved, plan_adapter};
@@ -73,9 +73,14 @@ impl Job {
             (stored.storage(), estimate::base_bytes(&opened.config, &stored))
         };
         refuse_to_train_codes(&recipe, storage)?;
-        let splits = match other.filter(|o| Rc::ptr_eq(&o.opened, &opened) && o.recipe.data == recipe.data) {
+        let rows = |recipe: &Recipe| (recipe.data.clone(), recipe.task, recipe.head.clone());
+        let same = |other: &&Job| Rc::ptr_eq(&other.opened, &opened) && rows(&other.recipe) == rows(&recipe);
+        let splits = match other.filter(same) {
             Some(other) => other.splits.clone(),
-            None => Rc::new(data::load(&recipe.data, &opened.tokenizer, &resolved.root)?),
+            None => {
+                let setting = Setting::new(recipe.task, &recipe.head);
+                Rc::new(data::load(&recipe.data, &setting, &opened.tokenizer, &resolved.root)?)
+            }
         };
         let modules = Module::list(&opened.config);
         if let Some(shared) = recipe.adapter.shared() {

@@ -1,6 +1,6 @@
 //! `lowrank eval`: loss and scores on held-out rows.
 
-use lowrank::data;
+use lowrank::data::{self, Setting};
 use lowrank::events::{Control, Event, Format};
 use lowrank::recipe::Resolved;
 use lowrank::train::{Evaluation, Subject, evaluate};
@@ -36,7 +36,8 @@ impl Eval {
         subject.progress = output.progress();
         let Resolved { recipe, root, .. } = self.recipe(&subject)?;
         let tokenizer = &subject.opened.tokenizer;
-        let splits = data::load(&recipe.data, tokenizer, &root)?;
+        let setting = Setting::new(recipe.task, &recipe.head);
+        let splits = data::load(&recipe.data, &setting, tokenizer, &root)?;
         let dataset = splits.eval.as_ref().ok_or_else(|| Error::input("nothing to evaluate on").key("data.eval"))?;
         let (learner, warnings) = subject.load(&pick(&self.device.device)?)?;
         warnings.iter().for_each(|warning| eprintln!("warn   {warning}"));
