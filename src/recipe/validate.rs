@@ -4,8 +4,9 @@ use lowrank_kernels::four_bit::BLOCKS;
 
 use super::shape::Problem;
 use super::tree::{Part, child};
-use super::{BaseCompute, EvalData, Format, Offload, Recipe, Schedule};
+use super::{BaseCompute, EvalData, Format, Offload, Recipe, Schedule, Task};
 use crate::adapters::{AdapterConfig, Shared, Spec, Targets};
+use crate::data::{EXTENSIONS, part, unfit};
 use crate::error::InputError;
 use crate::{Error, Result};
 
@@ -181,9 +182,9 @@ fn data(recipe: &Recipe, found: &mut Findings) {
     let data = &recipe.data;
     found.not_empty("model.path", &recipe.model.path);
     found.not_empty("data.template", &data.template);
-    corpus("data.train", &data.train, found);
+    corpus("data.train", &data.train, recipe.task, found);
     match &data.eval {
-        Some(EvalData::Path(path)) => corpus("data.eval", path, found),
+        Some(EvalData::Path(path)) => corpus("data.eval", path, recipe.task, found),
         Some(EvalData::Fraction { fraction }) => {
             found.number("data.eval.fraction", *fraction, |f| f > 0.0 && f < 1.0, "above 0 and below 1");
         }
@@ -199,6 +200,9 @@ fn data(recipe: &Recipe, found: &mut Findings) {
         let error = InputError::new("`data.format.columns` maps no column");
         found.push("data.format.columns", error.expected("{ prompt = \"...\", completion = \"...\" }"));
     }
+    for (key, what, hint) in unfit(data, recipe.task) {
+        found.contradiction(key, &what, hint);
+    }
     found.size("data.max_len", data.max_len, 2);
     if let Some(rows) = data.max_rows {
         found.number("data.max_rows", rows as f64, |rows| rows >= 1.0, "1 or more");
@@ -206,12 +210,11 @@ fn data(recipe: &Recipe, found: &mut Findings) {
 }
 
 /// A file that has a reader, or a corpus that has a generator.
-fn corpus(path: &str, name: &str, found: &mut Findings) {
-    const SUFFIXES: [&str; 5] = ["jsonl", "json", "csv", "tsv", "txt"];
+fn corpus(path: &str, name: &str, task: Task, found: &mut Findings) {
     if let Some(generator) = name.strip_prefix("synthetic:") {
-        let known = crate::data::synthetic::names();
+        let known = crate::data::synthetic::names(task);
         if !known.contains(&generator) {
-            let error = InputError::new(format!("no generated corpus `{generator}`"));
+            let error = InputError::new(format!("no generated corpus `{generator}` of {}", task.name()));
             found.push(
                 path,
                 error.expected(known.iter().map(|name| format!("synthetic:{name}")).collect::<Vec<_>>().join(" | ")),
@@ -220,10 +223,11 @@ fn corpus(path: &str, name: &str, found: &mut Findings) {
         return;
     }
     found.not_empty(path, name);
-    let suffix = std::path::Path::new(name).extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
-    if !name.trim().is_empty() && !SUFFIXES.contains(&suffix.to_ascii_lowercase().as_str()) {
+    let (file, _) = part(std::path::Path::new(name));
+    let suffix = file.extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
+    if !name.trim().is_empty() && !EXTENSIONS.contains(&suffix.to_ascii_lowercase().as_str()) {
         let error = InputError::new(format!("`{path}` names a file of unknown kind")).found(format!("`{name}`"));
-        found.push(path, error.expected(format!("synthetic:NAME or .{}", SUFFIXES.join(", ."))));
+        found.push(path, error.expected(format!("synthetic:NAME or .{}", EXTENSIONS.join(", ."))));
     }
 }
 
