@@ -61,9 +61,11 @@ impl Reading<'_> {
         match into {
             Predictions::Classes(found) => found.extend(asked(batch).map(|i| Chosen::of(at(i)))),
             Predictions::Numbers(found) => found.extend(asked(batch).map(|i| f64::from(at(i)[0]))),
-            Predictions::Tags(found) => found.extend((0..rows).map(|row| {
-                tags::of_row(&dataset.reference, first + row, |position| at(row * batch.len + position))
-            })),
+            Predictions::Tags(found) => {
+                found.extend((0..rows).map(|row| {
+                    tags::of_row(&dataset.reference, first + row, |position| at(row * batch.len + position))
+                }))
+            }
             Predictions::Spans(found) => (0..rows).for_each(|row| {
                 spans::read_window(found, &dataset.reference, first + row, |position| at(row * batch.len + position));
             }),

@@ -20,7 +20,8 @@ pub(super) fn scores(found: &[Vec<Option<usize>>], dataset: &Dataset, labels: &[
         let (Reference::Words(words), Answer::Tags(tags)) = (&dataset.reference, &dataset.sequences[row].answer) else {
             continue;
         };
-        let there = words[row].position.iter().zip(found).filter_map(|(position, class)| Some(((*position)?, (*class)?)));
+        let there =
+            words[row].position.iter().zip(found).filter_map(|(position, class)| Some(((*position)?, (*class)?)));
         let (of_row, own): (Vec<_>, Vec<_>) =
             there.map(|(position, class)| (name(class), name(tags[position] as usize))).unzip();
         predicted.push(of_row);
@@ -43,7 +44,8 @@ mod tests {
             reference: Reference::Words(vec![Words { position: vec![Some(1), Some(3), Some(4), None] }]),
             ..Dataset::default()
         };
-        let outputs: Vec<[f32; 3]> = [0, 1, 2, 2, 0, 1].map(|class| std::array::from_fn(|i| f32::from(i == class))).to_vec();
+        let outputs: Vec<[f32; 3]> =
+            [0, 1, 2, 2, 0, 1].map(|class| std::array::from_fn(|i| f32::from(i == class))).to_vec();
         let found = of_row(&dataset.reference, 0, |position| &outputs[position]);
         assert_eq!(found, [Some(1), Some(2), Some(0), None]);
         let score = |found: Vec<Option<usize>>| scores(&[found], &dataset, &labels).unwrap()["f1"];

@@ -56,7 +56,8 @@ mod tests {
     #[test]
     fn padding_is_not_pooled_and_lengths_are_one() {
         let tokens = [3.0, 0.0, 3.0, 8.0, 0.0, 2.0, 7.0, 7.0];
-        let [mean, cls, last] = [Pooling::Mean, Pooling::Cls, Pooling::Last].map(|pooling| pooled(&batch(), &tokens, pooling));
+        let [mean, cls, last] =
+            [Pooling::Mean, Pooling::Cls, Pooling::Last].map(|pooling| pooled(&batch(), &tokens, pooling));
         assert_eq!(mean, [[0.6, 0.8], [0.0, 1.0]]);
         assert_eq!(cls, [[1.0, 0.0], [0.0, 1.0]]);
         assert!((last[0][0] - 3.0 / 73f32.sqrt()).abs() < 1e-6 && last[1] == [0.0, 1.0]);
