@@ -106,6 +106,17 @@ impl Contrast {
 }
 
 impl Sequence {
+    /// Keeps the first `len` tokens, with what is asked about them.
+    pub fn truncate(&mut self, len: usize) {
+        self.ids.truncate(len);
+        self.trained.truncate(len);
+        self.document.truncate(len);
+        self.token_type.truncate(len);
+        if let Answer::Tags(tags) = &mut self.answer {
+            tags.truncate(len);
+        }
+    }
+
     /// Tokens that the loss counts.
     pub fn counted(&self) -> usize {
         match &self.answer {

@@ -174,7 +174,7 @@ mod tests {
     fn token_types_are_filled_where_any_row_has_them() {
         let mut pair = row(&[1, 5, 6], &[0], Answer::Class(0));
         let single = row(&[1, 5], &[0], Answer::Class(0));
-        assert_eq!(collate(&[&single, &pair], 9).token_type, []);
+        assert!(collate(&[&single, &pair], 9).token_type.is_empty());
         pair.token_type = vec![0, 0, 1];
         assert_eq!(collate(&[&single, &pair], 9).token_type, [0, 0, 0, 0, 0, 1]);
     }

@@ -127,9 +127,7 @@ impl Dataset {
                 return;
             }
             self.report.truncated += 1;
-            sequence.ids.truncate(data.max_len);
-            sequence.trained.truncate(data.max_len);
-            sequence.document.truncate(data.max_len);
+            sequence.truncate(data.max_len);
         }
         if !sequence.trained.contains(&true) {
             self.report.untrained += 1;

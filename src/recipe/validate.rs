@@ -4,9 +4,9 @@ use lowrank_kernels::four_bit::BLOCKS;
 
 use super::shape::Problem;
 use super::tree::{Part, child};
-use super::{BaseCompute, EvalData, Format, Offload, Recipe, Schedule, Task};
+use super::{BaseCompute, EvalData, Format, HeadKind, Offload, Recipe, Schedule, Task};
 use crate::adapters::{AdapterConfig, Shared, Spec, Targets};
-use crate::data::{EXTENSIONS, part, unfit};
+use crate::data::{EXTENSIONS, Labels, part, unfit};
 use crate::error::InputError;
 use crate::{Error, Result};
 
@@ -23,6 +23,7 @@ pub(super) fn check(recipe: &Recipe) -> Vec<Problem> {
     adapter(&recipe.adapter, recipe.train.max_steps, &mut found);
     base(recipe, &mut found);
     data(recipe, &mut found);
+    head(recipe, &mut found);
     optim(recipe, &mut found);
     train(recipe, &mut found);
     found.found
@@ -206,6 +207,26 @@ fn data(recipe: &Recipe, found: &mut Findings) {
     found.size("data.max_len", data.max_len, 2);
     if let Some(rows) = data.max_rows {
         found.number("data.max_rows", rows as f64, |rows| rows >= 1.0, "1 or more");
+    }
+}
+
+fn head(recipe: &Recipe, found: &mut Findings) {
+    let head = &recipe.head;
+    found.number("head.temperature", head.temperature, |t| t > 0.0, "a number above 0");
+    for (at, label) in head.labels.iter().enumerate() {
+        found.not_empty(&format!("head.labels[{at}]"), label);
+    }
+    if !head.labels.is_empty() && head.kind == HeadKind::Number {
+        let what = "`head.labels` names classes, and `head.kind` asks for a number";
+        found.contradiction("head.labels", what, "leave one of them out");
+    } else if !head.labels.is_empty()
+        && let Err(Error::Input(error)) = Labels::given(&head.labels)
+    {
+        found.push("head.labels", InputError { place: None, ..*error });
+    }
+    if recipe.task == Task::QuestionAns && recipe.data.stride >= recipe.data.max_len {
+        let error = InputError::new("windows that share all their tokens never end").found(recipe.data.stride);
+        found.push("data.stride", error.expected(format!("below data.max_len = {}", recipe.data.max_len)));
     }
 }
 

@@ -52,9 +52,7 @@ impl Probe {
     fn new(sequences: &[Sequence], what: &str) -> Self {
         let start = |sequence: &Sequence| {
             let mut sequence = sequence.clone();
-            sequence.ids.truncate(TOKENS);
-            sequence.trained.truncate(TOKENS);
-            sequence.document.truncate(TOKENS);
+            sequence.truncate(TOKENS);
             collate(&[&sequence], 0)
         };
         let batches: Vec<Batch> = sequences.iter().take(ROWS).map(start).collect();

@@ -43,6 +43,12 @@ pub struct Table {
 }
 
 impl Table {
+    /// One row of texts that is in no file; `origin` says where it is from in messages.
+    pub fn single(origin: &str, fields: &[(&str, &str)]) -> Self {
+        let fields = fields.iter().map(|&(name, text)| (name.to_owned(), Value::from(text))).collect();
+        Self { path: PathBuf::from(origin), place: "row", rows: vec![Row { number: 1, fields }] }
+    }
+
     /// The columns of the first row.
     pub fn columns(&self) -> Vec<&str> {
         self.rows.first().map_or(Vec::new(), |row| row.fields.keys().map(String::as_str).collect())

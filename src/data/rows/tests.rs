@@ -133,7 +133,8 @@ fn a_fragment_names_one_of_several_arrays_and_lists_are_rows() {
     let read = |fragment: &str| read(&PathBuf::from(format!("{}#{fragment}", path.display())), &mut Sha256::new());
     let table = read("val").unwrap();
     assert_eq!((table.path, table.rows.len()), (path.clone(), 1));
-    assert_eq!(table.rows[0].fields, IndexMap::from([("0".into(), "c".into()), ("1".into(), "z".into())]));
+    let fields = [("0", "c"), ("1", "z")].map(|(name, text)| (name.to_owned(), Value::from(text)));
+    assert_eq!(table.rows[0].fields, IndexMap::from(fields));
     let refusal = |fragment| read(fragment).unwrap_err().to_string();
     assert!(refusal("test").contains("d.json: key test: there is no such key in the file; found the keys"));
     assert!(refusal("n").contains("key n: not an array of rows; found a number"));

@@ -16,15 +16,17 @@ const UNANSWERABLE: usize = 15;
 /// `question`, `context`, and `answers` as in SQuAD, an empty set where the context has none.
 pub fn qa(number: u64) -> Value {
     let mut draw = Draw::new(SEED, number);
+    // Drawn once: questions that come out wrong below are drawn again, and would shift the share.
+    let answerable = !draw.chance(UNANSWERABLE);
     loop {
         // Every sixth text is long enough for several windows.
         let described = if number.is_multiple_of(6) { draw.between(12, 18) } else { draw.between(2, 5) };
         let entities: Vec<Entity> = (0..described).map(|_| Entity::invent(draw.pick(&KINDS), &mut draw)).collect();
         let told: Vec<String> = entities.iter().map(|entity| sentences(entity, 4, &mut draw).join(" ")).collect();
         let asked = draw.below(described);
-        let subject = match draw.chance(UNANSWERABLE) {
-            true => Entity::invent(entities[asked].kind, &mut draw),
-            false => entities[asked].clone(),
+        let subject = match answerable {
+            true => entities[asked].clone(),
+            false => Entity::invent(entities[asked].kind, &mut draw),
         };
         if let Some(row) = row(&subject, &told, asked, &mut draw) {
             return row;

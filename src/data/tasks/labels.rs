@@ -132,7 +132,7 @@ pub fn are_numbers<'a>(values: impl Iterator<Item = &'a Value>) -> bool {
 /// What a value is called as a class.
 fn name(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) => Some(text.clone()),
+        Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
         Value::Number(number) => whole(number.as_f64()?).map(|number| number.to_string()),
         Value::Bool(yes) => Some(yes.to_string()),
         _ => None,
@@ -148,6 +148,7 @@ fn whole(number: f64) -> Option<i64> {
 fn shown(value: &Value) -> String {
     match value {
         Value::Number(number) => number.to_string(),
+        Value::String(_) => "an empty text".to_owned(),
         other => kind(other).to_owned(),
     }
 }
@@ -183,6 +184,7 @@ mod tests {
         assert!(labels.class(&json!(-1)).unwrap_err().to_string().contains("found -1"));
         let error = labels.class(&json!("B-PERS")).unwrap_err().to_string();
         assert!(error.contains("not one of the head's; found `B-PERS`") && error.contains("did you mean `B-PER`?"));
+        assert!(labels.class(&json!("")).unwrap_err().to_string().contains("names no class; found an empty text"));
         assert!(labels.class(&json!(0.5)).unwrap_err().to_string().contains("names no class; found 0.5"));
     }
 

@@ -108,7 +108,7 @@ impl From<Error> for Unusable {
     }
 }
 
-/// Reads, splits and encodes what `[data]` names for a task.
+/// Reads, splits and encodes what `[data]` names for a task other than predicting tokens.
 pub(super) fn load(data: &Data, setting: &Setting, tokenizer: &Tokenizer, root: &Path) -> Result<Splits> {
     if let Some((key, what, hint)) = unfit(data, setting.task).into_iter().next() {
         return Err(Error::input(what).key(key).hint(hint).into());
@@ -146,18 +146,21 @@ pub(super) fn load(data: &Data, setting: &Setting, tokenizer: &Tokenizer, root: 
 }
 
 /// Encodes rows that have no answers, for prediction: every row gives something, long ones are cut. Answers that are there are not
-/// looked at, and the sequences say [`Answer::Unknown`](super::Answer::Unknown).
+/// looked at, and the sequences say [`Answer::Unknown`](super::Answer::Unknown). The rows are those of [`read_inputs`] or
+/// [`Table::single`], with the columns that `data.format` tells.
 ///
 /// # Errors
 /// A column that is missing, or a row without a token, with its number.
 pub fn encode_inputs(table: &Table, data: &Data, setting: &Setting, tokenizer: &Tokenizer) -> Result<Dataset> {
     let encoder = RowEncoder { tokenizer, data, setting, purpose: Purpose::Predict, labels: None };
-    let flat = squad::flattened(table.clone(), setting.task)?;
-    let columns = encoder.columns(&flat)?;
-    build::build(&encoder, &flat, &columns, &flat.rows.iter().collect::<Vec<_>>())
+    let columns = encoder.columns(table)?;
+    build::build(&encoder, table, &columns, &table.rows.iter().collect::<Vec<_>>())
 }
 
-/// The rows of a file for [`encode_inputs`].
+/// The rows of a file, or of a generated corpus, for [`encode_inputs`].
+///
+/// # Errors
+/// Anything that is not a readable, non-empty, well-formed file of rows: an input error with file and line.
 pub fn read_inputs(source: &str, setting: &Setting, root: &Path) -> Result<Table> {
     table(source, setting.task, root, &mut Sha256::new())
 }

@@ -9,6 +9,7 @@ fn rows(count: usize) -> String {
 #[test]
 fn a_fraction_is_held_out_and_max_rows_shortens_training() {
     let mut trial = Trial::new(Task::SeqCls, &rows(20));
+    trial.tokenizer = tokenizer();
     trial.data.eval = Some(EvalData::Fraction { fraction: 0.25 });
     trial.data.max_rows = Some(4);
     let splits = trial.load().unwrap();

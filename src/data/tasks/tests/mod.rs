@@ -10,7 +10,6 @@ mod token_cls;
 use std::fs;
 
 use indexmap::IndexMap;
-use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;

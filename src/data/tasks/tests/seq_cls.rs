@@ -16,7 +16,7 @@ fn a_text_stands_between_the_tokens_of_its_model_and_is_read_where_the_model_doe
     assert_eq!(ids(&train), [vec![2, 4, 5, 3], vec![2, 7, 8, 3]]);
     assert_eq!(answers(&train), [Answer::Class(1), Answer::Class(0)]);
     assert_eq!(train.sequences[0].trained, [true, false, false, false]);
-    assert_eq!(train.sequences[0].token_type, []);
+    assert!(train.sequences[0].token_type.is_empty());
     assert_eq!((train.report.used, train.report.tokens, train.report.trained_tokens), (2, 8, 2));
     let mut last = trial(ROWS);
     last.setting.reads = Reads::Last;
@@ -40,7 +40,7 @@ fn pairs_are_joined_as_each_model_does() {
     let one = |text: &str| pairs.tokenizer.encode(text, crate::data::Special::AsText).unwrap();
     let (a, b) = (one("a"), one("b"));
     assert_eq!(ids(&pairs.train())[0], [&[1], a.as_slice(), &[2, 2], &b, &[2]].concat());
-    assert_eq!(pairs.train().sequences[0].token_type, []);
+    assert!(pairs.train().sequences[0].token_type.is_empty());
     pairs.tokenizer = t5();
     assert_eq!(ids(&pairs.train())[0], [a.as_slice(), &[2], &b, &[2]].concat());
     pairs.tokenizer = tokenizer();
@@ -143,6 +143,10 @@ fn prediction_keeps_every_row_and_needs_no_label() {
     assert_eq!(ids(&dataset), [vec![2, 20, 3], vec![2, 20, 21, 22, 3]]);
     assert_eq!(answers(&dataset), [Answer::Unknown, Answer::Unknown]);
     assert_eq!(collate(&[&dataset.sequences[0]], 0).targets, [0, IGNORE, IGNORE]);
+    let table = Table::single("the command line", &[("text", "a"), ("text_pair", "b")]);
+    let inputs = trial("");
+    let one = encode_inputs(&table, &inputs.data, &inputs.setting, &inputs.tokenizer).unwrap();
+    assert_eq!(ids(&one), [[2, 20, 3, 21, 3]]);
     let empty = trial("{\"text\": \"\"}\n").predicted().unwrap_err().to_string();
     assert!(empty.contains("line 1: the row gives no token"), "{empty}");
 }
