@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use lowrank_kernels::{LowRankBackend, TrainBackend, path_hash};
 
 use super::generate::{self, Sampling};
-use super::{AdapterSpec, Learner, Micro, MicroResult, step};
+use super::{AdapterSpec, Learner, Micro, MicroResult, goal, step};
 use crate::adapters::{Adapter, ModuleKind, Moment, Rule, Selected, Spec};
 use crate::data::Batch;
 use crate::events::Event;
@@ -157,7 +157,7 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
     fn loss(&self, batch: &Batch) -> Result<f64> {
         let model = self.frozen();
         let hidden = self.hidden(&model, batch);
-        match step::loss(&model, hidden, batch, Pass::EVAL) {
+        match goal::loss(&model, hidden, batch, Pass::EVAL) {
             Some(loss) => Ok(f64::from(to_host(loss)?[0])),
             None => Ok(0.0),
         }

@@ -4,6 +4,7 @@
 //! backend and instantiated once, in that backend's own crate, through [`Program`].
 
 mod generate;
+mod goal;
 mod host;
 mod learner;
 mod program;

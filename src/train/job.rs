@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::estimate;
+use super::fit::fit_to_model;
 use crate::adapters::{AdapterConfig, LoftqPlan, Module, Origin, Pilot, Progress, Selected, saved};
 use crate::data::{self, Splits};
 use crate::events::Memory;
@@ -68,6 +69,7 @@ impl Job {
             Some(other) => other.opened.clone(),
             None => Rc::new(models::open(&recipe.model.path, &resolved.root)?),
         };
+        fit_to_model(&mut recipe, &opened.config)?;
         let (storage, base) = {
             let stored = Stored::new(opened.weights.as_ref(), recipe.storage())?;
             (stored.storage(), estimate::base_bytes(&opened.config, &stored))

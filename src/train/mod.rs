@@ -17,6 +17,7 @@ mod cursor;
 mod estimate;
 mod evaluate;
 mod fidelity;
+mod fit;
 mod heat;
 mod initial;
 mod job;

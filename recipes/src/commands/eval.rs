@@ -2,6 +2,7 @@
 
 use lowrank::data;
 use lowrank::events::{Control, Event, Format};
+use lowrank::metrics;
 use lowrank::recipe::Resolved;
 use lowrank::train::{Evaluation, Subject, evaluate};
 use lowrank::{Error, Result};
@@ -59,8 +60,9 @@ impl Eval {
             }));
         }
         let mut table = Table::new(["measure", "value"]);
-        table.row(["loss".into(), format!("{:.4}", eval.loss)]);
-        eval.metrics.iter().for_each(|(name, value)| table.row([name.clone(), format!("{value:.4}")]));
+        let mut row = |name: &str, value| table.row([metrics::label(name), metrics::written(name, value)]);
+        row("loss", eval.loss);
+        eval.metrics.iter().for_each(|(name, value)| row(name, *value));
         table.row(["rows".into(), dataset.report.used.to_string()]);
         for sample in samples {
             if let Event::Sample { prompt, text, .. } = sample {
