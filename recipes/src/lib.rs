@@ -6,6 +6,7 @@ pub mod features;
 pub mod report_error;
 pub mod shipped;
 pub mod stdout;
+pub mod rows;
 pub mod table;
 
 pub use device::{pick, runtimes};

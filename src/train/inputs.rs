@@ -8,7 +8,7 @@ use crate::Result;
 use crate::data::{self, Reads, Setting, Splits};
 use crate::models::families;
 use crate::models::{self, ModelConfig, Opened, are_generic};
-use crate::recipe::{Recipe, Resolved};
+use crate::recipe::{Head, Recipe, Resolved, Task};
 
 /// What a recipe names.
 pub(super) struct Inputs {
@@ -23,7 +23,7 @@ impl Inputs {
             Some(other) => Self { opened: other.opened.clone(), splits: other.splits.clone() },
             None => {
                 let opened = models::open_for(&recipe.model.path, &resolved.root, Some(recipe.task))?;
-                let setting = setting(recipe, &opened);
+            let setting = setting(recipe.task, &recipe.head, &opened);
                 let splits = data::load(&recipe.data, &setting, &opened.tokenizer, &resolved.root)?;
                 Self { opened: Rc::new(opened.with_labels(&splits.labels)?), splits: Rc::new(splits) }
             }
@@ -38,15 +38,15 @@ impl Inputs {
 fn same(a: &Recipe, b: &Recipe) -> bool {
     // The labels of a recipe that has been opened are written out.
     let labels = b.head.labels.is_empty() || a.head.labels == b.head.labels;
-    let head = |recipe: &Recipe| crate::recipe::Head { labels: Vec::new(), ..recipe.head.clone() };
+    let head = |recipe: &Recipe| Head { labels: Vec::new(), ..recipe.head.clone() };
     labels && head(a) == head(b) && a.model.path == b.model.path && a.task == b.task && a.data == b.data
 }
 
 /// What rows are made into for a model.
-pub fn setting(recipe: &Recipe, opened: &Opened) -> Setting {
+pub fn setting(task: Task, head: &Head, opened: &Opened) -> Setting {
     let own = opened.labels();
     let labels = if are_generic(own) { Vec::new() } else { own.to_vec() };
-    Setting { reads: reads(&opened.config), labels, ..Setting::new(recipe.task, &recipe.head) }
+    Setting { reads: reads(&opened.config), labels, ..Setting::new(task, head) }
 }
 
 fn reads(config: &ModelConfig) -> Reads {

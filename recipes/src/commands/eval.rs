@@ -37,7 +37,7 @@ impl Eval {
         subject.progress = output.progress();
         let Resolved { recipe, root, .. } = self.recipe(&subject)?;
         let tokenizer = &subject.opened.tokenizer;
-        let setting = setting(&recipe, &subject.opened);
+        let setting = setting(recipe.task, &recipe.head, &subject.opened);
         let splits = data::load(&recipe.data, &setting, tokenizer, &root)?;
         let dataset = splits.eval.as_ref().ok_or_else(|| Error::input("nothing to evaluate on").key("data.eval"))?;
         let (learner, warnings) = subject.load(&pick(&self.device.device)?)?;
