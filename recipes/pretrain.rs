@@ -14,6 +14,7 @@ use lowrank::data::synthetic::{corpus, train_tokenizer};
 use lowrank::events::{Color, Console, Control, Format, Status};
 use lowrank::models::families::LlamaConfig;
 use lowrank::models::{self, ModelConfig, Rope, RopeScaling, Sliding, write_untrained};
+use lowrank::recipe::Task;
 use lowrank::train::{Job, Options};
 use lowrank::{Error, Result};
 use lowrank_cli::{SHIPPED, pick, report_error};
@@ -86,6 +87,8 @@ fn architecture() -> ModelConfig {
         bos_token_id: Some(1),
         eos_token_ids: vec![2],
         pad_token_id: Some(0),
+        task: Task::CausalLm,
+        labels: Vec::new(),
         architecture: family.into(),
     }
 }

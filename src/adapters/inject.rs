@@ -49,8 +49,8 @@ fn attach<B: LowRankBackend>(
     let named = |name: &str| whole.iter().any(|m| m.path == name) || selected.iter().any(|s| s.path == name);
     let [table, head] = Module::vocabulary(&modules);
     let saved = |module: &Module| whole.iter().any(|saved| saved.path == module.path);
-    if head.is_some_and(|head| named(&head.path)) || table.is_some_and(saved) {
-        model.untie_head();
+    if let Some(head) = head.filter(|head| named(&head.path) || table.is_some_and(saved)) {
+        model.untie_head(&head.path);
     }
     let mut pool = Pool::new();
     for (path, mut site) in model.sites() {

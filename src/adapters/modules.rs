@@ -77,12 +77,25 @@ impl Module {
 
     /// Every module of a model, in forward order; the head of tied embeddings too.
     pub fn list(config: &ModelConfig) -> Vec<Module> {
-        config.architecture.family().modules(config)
+        let head = config.head();
+        let backbone = config.architecture.family().modules(config).into_iter();
+        let mut modules: Vec<Module> = match head.root {
+            "" => backbone.collect(),
+            root => backbone.map(|module| module.under(root)).collect(),
+        };
+        modules.extend(head.layers.into_iter().map(|layer| layer.module));
+        modules
     }
 
-    /// The table of token embeddings, which is the first embedding, and the head: what a tied model shares.
+    /// The table of token embeddings, which is the first embedding, and the head over the vocabulary, if there is one: what a tied
+    /// model shares.
     pub fn vocabulary(modules: &[Module]) -> [Option<&Module>; 2] {
-        [ModuleKind::Embedding, ModuleKind::Head].map(|kind| modules.iter().find(|module| module.kind == kind))
+        let table = modules.iter().find(|module| module.kind == ModuleKind::Embedding);
+        let spans = |module: &&Module| {
+            module.kind == ModuleKind::Head
+                && table.is_some_and(|table| [table.rows, table.cols] == [module.rows, module.cols])
+        };
+        [table, modules.iter().find(spans)]
     }
 
     /// Last segment of the path: `q_proj`.
@@ -114,6 +127,7 @@ impl Module {
 pub(crate) mod tiny {
     use crate::models::families::LlamaConfig;
     use crate::models::{ModelConfig, Rope, RopeScaling, Sliding};
+    use crate::recipe::Task;
 
     pub(crate) fn llama() -> ModelConfig {
         let family = LlamaConfig {
@@ -139,6 +153,8 @@ pub(crate) mod tiny {
             bos_token_id: Some(1),
             eos_token_ids: vec![2],
             pad_token_id: Some(0),
+            task: Task::CausalLm,
+            labels: Vec::new(),
             architecture: family.into(),
         }
     }

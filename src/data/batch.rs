@@ -1,5 +1,7 @@
 //! Token sequences and the rectangular batches made of them. No tensors here.
 
+use crate::recipe::{Head, Pooling};
+
 /// Target value of a position that carries no loss.
 pub const IGNORE: i32 = -1;
 
@@ -81,9 +83,26 @@ pub enum Goal {
     Numbers(Vec<f32>),
     /// First and last position of the answer of each row: the mean of both cross-entropies over all positions, summed over rows.
     Spans(Vec<[i32; 2]>),
-    /// So many first rows are anchors, as many after them what each should be like, and the rest what none should: in-batch
-    /// contrast, summed over anchors.
-    Alike(usize),
+    /// In-batch contrast, summed over anchors.
+    Alike(Contrast),
+}
+
+/// Which rows of a batch should be like which: the first are anchors, as many after them what each should be like, and the rest what
+/// none should.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Contrast {
+    pub anchors: usize,
+    pub pooling: Pooling,
+    /// What similarities are divided by.
+    pub temperature: f64,
+}
+
+impl Contrast {
+    /// Under the defaults of `[head]`.
+    pub fn of(anchors: usize) -> Self {
+        let Head { pooling, temperature, .. } = Head::default();
+        Self { anchors, pooling, temperature }
+    }
 }
 
 impl Sequence {
@@ -113,8 +132,32 @@ impl Batch {
         match self.goal {
             Goal::Classes | Goal::Numbers(_) => self.targets.iter().filter(|&&target| target != IGNORE).count(),
             Goal::Spans(_) => self.rows,
-            Goal::Alike(anchors) => anchors,
+            Goal::Alike(contrast) => contrast.anchors,
         }
+    }
+
+    /// The same, its contrast as a recipe's head has it.
+    pub fn under(mut self, head: &Head) -> Self {
+        if let Goal::Alike(contrast) = &mut self.goal {
+            (contrast.pooling, contrast.temperature) = (head.pooling, head.temperature);
+        }
+        self
+    }
+
+    /// Share of each token in its row's vector, `[rows, rows × len]`: the vectors are this times the tokens' own.
+    pub fn pooling_weights(&self, pooling: Pooling) -> Vec<f32> {
+        let n = self.rows * self.len;
+        let mut weights = vec![0.0; self.rows * n];
+        for row in 0..self.rows {
+            let tokens: Vec<usize> = (row * self.len..(row + 1) * self.len).filter(|&i| self.segment[i] != 0).collect();
+            let of_row = &mut weights[row * n..(row + 1) * n];
+            match pooling {
+                Pooling::Mean => tokens.iter().for_each(|&i| of_row[i] = 1.0 / tokens.len() as f32),
+                Pooling::Cls => tokens.first().into_iter().for_each(|&i| of_row[i] = 1.0),
+                Pooling::Last => tokens.last().into_iter().for_each(|&i| of_row[i] = 1.0),
+            }
+        }
+        weights
     }
 
     /// Tokens without padding, those of the decoder too.

@@ -1,6 +1,6 @@
 //! Rows of different lengths to one rectangle.
 
-use super::{Answer, Batch, Decoder, Goal, IGNORE, Sequence};
+use super::{Answer, Batch, Contrast, Decoder, Goal, IGNORE, Sequence};
 
 /// Right-pads sequences with `pad_id` to the longest one, and says what is asked about them: the next token of its own document where
 /// that token is trained, or the answer of a task. All sequences are of one task. Texts that rows should be like follow the rows.
@@ -48,7 +48,7 @@ fn goal(sequences: &[&Sequence]) -> Goal {
     match sequences.first().map(|sequence| &sequence.answer) {
         Some(Answer::Number(_)) => Goal::Numbers(numbers.collect()),
         Some(Answer::Span(_)) => Goal::Spans(spans.collect()),
-        Some(Answer::Alike { .. }) => Goal::Alike(sequences.len()),
+        Some(Answer::Alike { .. }) => Goal::Alike(Contrast::of(sequences.len())),
         _ => Goal::Classes,
     }
 }
@@ -187,7 +187,7 @@ mod tests {
             row(&[id, id], &[0, 1], Answer::Alike { others, score: None })
         };
         let batch = collate(&[&alike(1, &[11]), &alike(2, &[12, 22]), &alike(3, &[13])], 0);
-        assert_eq!((batch.rows, batch.len, batch.goal.clone(), batch.terms()), (7, 2, Goal::Alike(3), 3));
+        assert_eq!((batch.rows, batch.len, batch.goal.clone(), batch.terms()), (7, 2, Goal::Alike(Contrast::of(3)), 3));
         assert_eq!(batch.ids, [1, 1, 2, 2, 3, 3, 11, 0, 12, 0, 13, 0, 22, 0]);
     }
 

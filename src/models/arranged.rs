@@ -5,49 +5,44 @@ use std::path::Path;
 
 use lowrank_kernels::four_bit::{Format, Quantised};
 
-use super::families::CheckpointForm;
+use super::families::join;
 use super::source::no_such_tensor;
 use super::{ModelConfig, WeightSource};
 use crate::Result;
 use crate::adapters::Module;
+use crate::recipe::Task;
 
 /// `source` as a family's modules want it.
 pub struct Arranged {
     source: Box<dyn WeightSource>,
-    form: CheckpointForm,
-    /// Whether names lack the prefix.
-    bare: bool,
+    /// Where the backbone is in the file, and where the task has it.
+    from: &'static str,
+    to: &'static str,
     /// Weights that are stored `[in, out]`.
     transposed: HashSet<String>,
-}
-
-impl CheckpointForm {
-    pub(crate) fn ignores(&self, name: &str) -> bool {
-        self.ignored.iter().any(|end| name.ends_with(end))
-    }
 }
 
 impl Arranged {
     /// `source` itself where nothing differs.
     pub fn around(source: Box<dyn WeightSource>, config: &ModelConfig) -> Box<dyn WeightSource> {
-        let form = config.architecture.family().checkpoint();
         let transposed = Module::list(config).into_iter().filter(|module| module.transposed);
         let transposed: HashSet<_> = transposed.map(|module| module.path + ".weight").collect();
-        let bare = !form.prefix.is_empty() && !source.names().iter().any(|name| name.starts_with(form.prefix));
-        if !bare && transposed.is_empty() {
+        let to = config.head().root;
+        let from = stored_root(source.as_ref(), config);
+        if from == to && transposed.is_empty() {
             return source;
         }
-        Box::new(Self { source, form, bare, transposed })
+        Box::new(Self { source, from, to, transposed })
     }
 
     /// The file's name of a tensor.
-    fn stored<'n>(&self, name: &'n str) -> &'n str {
-        if self.bare { name.strip_prefix(self.form.prefix).unwrap_or(name) } else { name }
+    fn stored(&self, name: &str) -> String {
+        moved(name, self.to, self.from).unwrap_or_else(|| name.to_string())
     }
 
     /// bitsandbytes transposes before it packs.
     fn transposes(&self, name: &str) -> bool {
-        self.transposed.contains(name) && self.source.four_bit_format(self.stored(name)).is_none()
+        self.transposed.contains(name) && self.source.four_bit_format(&self.stored(name)).is_none()
     }
 }
 
@@ -57,15 +52,14 @@ impl WeightSource for Arranged {
     }
 
     fn names(&self) -> Vec<String> {
-        let head = |name: &str| name.starts_with("lm_head.");
-        let named = |name: String| if self.bare && !head(&name) { format!("{}{name}", self.form.prefix) } else { name };
+        let named = |name: String| moved(&name, self.from, self.to).unwrap_or(name);
         let mut names: Vec<String> = self.source.names().into_iter().map(named).collect();
         names.sort_unstable();
         names
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        let mut shape = self.source.shape(self.stored(name))?;
+        let mut shape = self.source.shape(&self.stored(name))?;
         if self.transposes(name) {
             shape.reverse();
         }
@@ -74,8 +68,8 @@ impl WeightSource for Arranged {
 
     fn read(&self, name: &str) -> Result<Vec<f32>> {
         let stored = self.stored(name);
-        let values = self.source.read(stored)?;
-        match self.source.shape(stored).as_deref() {
+        let values = self.source.read(&stored)?;
+        match self.source.shape(&stored).as_deref() {
             Some(&[rows, cols]) if self.transposes(name) => Ok(transposed(&values, [rows, cols])),
             Some(_) => Ok(values),
             None => Err(no_such_tensor(name, self.path())),
@@ -83,11 +77,11 @@ impl WeightSource for Arranged {
     }
 
     fn dtype(&self, name: &str) -> String {
-        self.source.dtype(self.stored(name))
+        self.source.dtype(&self.stored(name))
     }
 
     fn stored_bytes(&self, name: &str) -> u64 {
-        self.source.stored_bytes(self.stored(name))
+        self.source.stored_bytes(&self.stored(name))
     }
 
     fn sha256(&self) -> String {
@@ -95,13 +89,51 @@ impl WeightSource for Arranged {
     }
 
     fn four_bit_format(&self, name: &str) -> Option<Format> {
-        self.source.four_bit_format(self.stored(name))
+        self.source.four_bit_format(&self.stored(name))
     }
 
     fn four_bit(&self, name: &str) -> Result<Option<Quantised>> {
-        self.source.four_bit(self.stored(name))
+        self.source.four_bit(&self.stored(name))
     }
 }
+
+/// Where a file has the backbone: at the root of one of the family's tasks, that of the configuration first, or bare.
+fn stored_root(source: &dyn WeightSource, config: &ModelConfig) -> &'static str {
+    let names = source.names();
+    let others = Task::ALL.into_iter().filter_map(|task| config.architecture.family().head(config, task));
+    let mut roots =
+        [config.head().root].into_iter().chain(others.map(|form| form.root)).filter(|root| !root.is_empty());
+    roots.find(|root| names.iter().any(|name| under(name, root).is_some())).unwrap_or("")
+}
+
+/// What follows `root.` in a name.
+fn under<'n>(name: &'n str, root: &str) -> Option<&'n str> {
+    if root.is_empty() { Some(name) } else { name.strip_prefix(root)?.strip_prefix('.') }
+}
+
+/// A backbone's name at another root; none of a name that is not the backbone's. Heads lie beside the backbone, so that where it
+/// is bare, a name is a head's if it is one of [`HEADS`].
+fn moved(name: &str, from: &str, to: &str) -> Option<String> {
+    under(name, from).filter(|_| !(from.is_empty() && is_of_head(name))).map(|rest| join(to, rest))
+}
+
+/// Whether a tensor lies beside the backbone, in whatever model.
+pub(super) fn is_of_head(name: &str) -> bool {
+    HEADS.iter().any(|head| under(name, head).is_some())
+}
+
+/// What lies beside backbones in the models of transformers.
+const HEADS: [&str; 9] = [
+    "lm_head",
+    "score",
+    "classifier",
+    "pre_classifier",
+    "qa_outputs",
+    "classification_head",
+    "cls",
+    "vocab_transform",
+    "vocab_projector",
+];
 
 /// A row-major matrix `[rows, cols]` as `[cols, rows]`.
 pub(crate) fn transposed(values: &[f32], [rows, cols]: [usize; 2]) -> Vec<f32> {

@@ -5,12 +5,13 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::families::{Aliases, Architecture};
-use crate::adapters::ModuleKind;
+use super::families::{Aliases, Architecture, HeadForm, Reads};
+use crate::adapters::{Module, ModuleKind};
 use crate::nn::{View, Views};
+use crate::recipe::Task;
 use crate::{Error, Result};
 
-/// A decoder-only transformer: the keys that all families have, and those of its own.
+/// A transformer and what it is for: the keys that all families have, and those of its own.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelConfig {
     /// A row of [`super::families::MODEL_TYPES`].
@@ -26,6 +27,10 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
     pub eos_token_ids: Vec<u32>,
     pub pad_token_id: Option<u32>,
+    /// What the head behind the last block is for.
+    pub task: Task,
+    /// What the outputs of a classifier stand for, in order; empty where the head is none, or has not been made yet.
+    pub labels: Vec<String>,
     #[serde(flatten)]
     pub architecture: Architecture,
 }
@@ -102,10 +107,26 @@ impl ModelConfig {
         self.architecture.family().check(self, &checks)
     }
 
+    /// Outputs of a classifier.
+    pub fn outputs(&self) -> usize {
+        self.labels.len().max(1)
+    }
+
+    /// What the task reads; nothing where the family cannot do it, which [`super::open_for`] refuses.
+    pub fn head(&self) -> HeadForm {
+        let none = || HeadForm { root: "", layers: Vec::new(), reads: Reads::Every };
+        self.architecture.family().head(self, self.task).unwrap_or_else(none)
+    }
+
+    /// Whether tokens are predicted with the embedding table.
+    pub fn has_tied_head(&self) -> bool {
+        self.tie_word_embeddings && matches!(self.task, Task::CausalLm | Task::Seq2seqLm)
+    }
+
     /// Name and shape of every tensor the checkpoint must hold, in the order of the layers.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let modules = self.architecture.family().modules(self).into_iter();
-        let stored = modules.filter(|module| module.kind != ModuleKind::Head || !self.tie_word_embeddings);
+        let modules = Module::list(self).into_iter();
+        let stored = modules.filter(|module| module.kind != ModuleKind::Head || !self.has_tied_head());
         let tensors = stored.flat_map(|module| {
             let bias = module.biased.then(|| (format!("{}.bias", module.path), vec![module.rows]));
             [(format!("{}.weight", module.path), module.weight_shape())].into_iter().chain(bias)

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::ModelConfig;
 use super::bnb::Settings;
+use super::class::{label_keys, labels, task};
 use super::families::{Architecture, ModelType};
 use super::json::{Json, renamed};
 use crate::{Error, Result};
@@ -27,6 +28,7 @@ impl ModelConfig {
         let architecture = Architecture::read(model_type, &json)?.ok_or_else(unsupported)?;
         let (hidden_size, heads) = (json.size("hidden_size")?, json.size("num_attention_heads")?);
         let head_dim = defaults.head_dim.unwrap_or(hidden_size.checked_div(heads).unwrap_or(0));
+        let task = task(&json, model_type);
         let config = ModelConfig {
             model_type: model_type.to_string(),
             vocab_size: json.size("vocab_size")?,
@@ -40,6 +42,8 @@ impl ModelConfig {
             bos_token_id: json.ids("bos_token_id")?.first().copied(),
             eos_token_ids: json.ids("eos_token_id")?,
             pad_token_id: json.ids("pad_token_id")?.first().copied(),
+            task,
+            labels: labels(&json, task)?,
             architecture,
         };
         config.check(path)?;
@@ -66,7 +70,7 @@ impl ModelConfig {
             [one] => json!(one),
             ref many => json!(many),
         };
-        let class = ModelType::find(&self.model_type).map_or("", |row| row.class);
+        let class = ModelType::find(&self.model_type).map_or_else(String::new, |row| row.class_for(self.task));
         let usual = json!({
             "architectures": [class], "model_type": self.model_type,
             "vocab_size": self.vocab_size, "hidden_size": self.hidden_size,
@@ -79,7 +83,7 @@ impl ModelConfig {
         });
         let aliases = Architecture::common(&self.model_type).map_or(&[][..], |(aliases, _)| aliases);
         let own = self.architecture.family().write(self);
-        let keys = [usual, own].into_iter().filter_map(|keys| match keys {
+        let keys = [usual, own, label_keys(&self.labels).into()].into_iter().filter_map(|keys| match keys {
             Value::Object(keys) => Some(keys),
             _ => None,
         });

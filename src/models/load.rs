@@ -24,7 +24,7 @@ pub fn load<B: LowRankBackend>(
     device: &B::Device,
 ) -> Result<(Model<B>, HostTensors)> {
     let source = Stored::new(source, storage)?.around(loftq.map(|loftq| loftq.plan.clone()))?;
-    let stored = |module: &Module| module.kind != ModuleKind::Head || !config.tie_word_embeddings;
+    let stored = |module: &Module| module.kind != ModuleKind::Head || !config.has_tied_head();
     let modules = Module::list(config).into_iter().filter(stored);
     let mut reader = Reader {
         config,

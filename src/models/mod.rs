@@ -3,11 +3,13 @@
 pub(crate) mod arranged;
 mod attention_keys;
 pub(crate) mod bnb;
+mod class;
 mod config;
 mod config_json;
 pub mod families;
 mod fresh;
 pub mod gguf;
+mod headed;
 mod header;
 #[cfg(test)]
 mod hostile;
@@ -26,6 +28,7 @@ mod stored;
 pub use config::{ModelConfig, Rope, RopeScaling, Sliding};
 pub use families::Model;
 pub use fresh::write_untrained;
+pub use headed::are_generic;
 pub use load::load;
 pub use open::*;
 pub use safetensors::Safetensors;

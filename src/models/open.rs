@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::arranged::Arranged;
+use super::arranged::{Arranged, is_of_head};
 use super::bnb::FourBitCheckpoint;
 use super::config_json::MAX_CONFIG_BYTES;
 use super::gguf::GgufFile;
+use super::headed::head_tensors;
 use super::mapped::read_small;
 use super::source::stored_format;
 use super::{ModelConfig, Safetensors, WeightSource};
 use crate::data::Tokenizer;
+use crate::recipe::Task;
 use crate::{Error, Result};
 
 /// A model on the host: nothing is on a device yet, weights are read when asked for.
@@ -24,6 +26,10 @@ pub struct Opened {
     pub weights: Box<dyn WeightSource>,
     pub tokenizer: Tokenizer,
     pub kind: Kind,
+    /// What the file's own head is for.
+    own_task: Task,
+    /// Tensors of the head that the file does not have.
+    pub(super) fresh_head: Vec<String>,
     /// Of the weight files, once it was asked for: they are read whole for it.
     sha256: OnceCell<String>,
 }
@@ -62,6 +68,14 @@ pub fn embedded(name: &str) -> Option<&'static Embedded> {
 /// Opens an embedded model by name, a Hugging Face directory, a `.gguf` file or, with feature `hub`,
 /// a hub id. Relative paths start at `root`. The result is [checked](Opened::check).
 pub fn open(path: &str, root: &Path) -> Result<Opened> {
+    open_for(path, root, None)
+}
+
+/// The same for a task, be it the file's own or not.
+///
+/// # Errors
+/// Of [`open`], and where the family cannot do the task.
+pub fn open_for(path: &str, root: &Path, task: Option<Task>) -> Result<Opened> {
     let at = root.join(path);
     let opened = match embedded(path) {
         Some(model) => from_embedded(model)?,
@@ -70,6 +84,8 @@ pub fn open(path: &str, root: &Path) -> Result<Opened> {
         None if is_hub_id(path) => from_hub(path)?,
         None => return Err(no_such_model(path, &at)),
     };
+    let task = task.unwrap_or(opened.config.task);
+    let opened = opened.turned_to(task)?;
     opened.check()?;
     Ok(opened)
 }
@@ -77,17 +93,11 @@ pub fn open(path: &str, root: &Path) -> Result<Opened> {
 fn from_embedded(model: &'static Embedded) -> Result<Opened> {
     let label = PathBuf::from(format!("embedded:{}", model.name));
     let at = |file: &str| label.join(file);
-    Ok(Opened {
-        config: ModelConfig::from_json(model.config_json, &at("config.json"))?,
-        weights: Box::new(Safetensors::from_static(model.weights, &at("model.safetensors"))?),
-        tokenizer: Tokenizer::from_json(
-            model.tokenizer_json,
-            Some(model.tokenizer_config_json),
-            &at("tokenizer.json"),
-        )?,
-        kind: Kind::Embedded(model.name),
-        sha256: OnceCell::new(),
-    })
+    let config = ModelConfig::from_json(model.config_json, &at("config.json"))?;
+    let weights = Safetensors::from_static(model.weights, &at("model.safetensors"))?;
+    let settings = Some(model.tokenizer_config_json);
+    let tokenizer = Tokenizer::from_json(model.tokenizer_json, settings, &at("tokenizer.json"))?;
+    Ok(Opened::new(config, Box::new(weights), tokenizer, Kind::Embedded(model.name)))
 }
 
 fn from_directory(dir: &Path) -> Result<Opened> {
@@ -108,14 +118,7 @@ fn from_directory(dir: &Path) -> Result<Opened> {
         None => Box::new(weights),
         Some(settings) => Box::new(FourBitCheckpoint::new(weights, &settings)?),
     };
-    let weights = Arranged::around(weights, &config);
-    Ok(Opened {
-        config,
-        weights,
-        tokenizer: Tokenizer::from_dir(dir)?,
-        kind: Kind::Directory(dir.to_path_buf()),
-        sha256: OnceCell::new(),
-    })
+    Ok(Opened::new(config, weights, Tokenizer::from_dir(dir)?, Kind::Directory(dir.to_path_buf())))
 }
 
 /// Chat models list the token that ends a turn in `generation_config.json` only.
@@ -152,13 +155,8 @@ fn from_file(path: &Path) -> Result<Opened> {
     }
     let file = GgufFile::open(path)?;
     let tokenizer = file.tokenizer()?;
-    Ok(Opened {
-        config: file.config().clone(),
-        tokenizer: Tokenizer::from_json(&tokenizer.tokenizer_json, Some(&tokenizer.tokenizer_config_json), path)?,
-        weights: Box::new(file),
-        kind: Kind::Gguf(path.to_path_buf()),
-        sha256: OnceCell::new(),
-    })
+    let tokenizer = Tokenizer::from_json(&tokenizer.tokenizer_json, Some(&tokenizer.tokenizer_config_json), path)?;
+    Ok(Opened::new(file.config().clone(), Box::new(file), tokenizer, Kind::Gguf(path.to_path_buf())))
 }
 
 /// `organisation/name`, in the hub's alphabet.
@@ -189,13 +187,47 @@ fn no_such_model(path: &str, at: &Path) -> Error {
 }
 
 impl Opened {
+    fn new(config: ModelConfig, weights: Box<dyn WeightSource>, tokenizer: Tokenizer, kind: Kind) -> Self {
+        let (own_task, fresh_head) = (config.task, Vec::new());
+        Self { config, weights, tokenizer, kind, own_task, fresh_head, sha256: OnceCell::new() }
+    }
+
+    /// The weights as `task` has them, and what of its head is missing.
+    fn turned_to(mut self, task: Task) -> Result<Self> {
+        if self.config.architecture.family().head(&self.config, task).is_none() {
+            let error = Error::input("the model's family cannot do this task").file(self.weights.path()).key("task");
+            let can = |task: &Task| self.config.architecture.family().head(&self.config, *task).is_some();
+            let known: Vec<_> = Task::ALL.into_iter().filter(can).map(Task::name).collect();
+            let found = format!("{} of a {}", task.name(), self.config.model_type);
+            return Err(error.found(found).expected(known.join(", ")).into());
+        }
+        if task != self.own_task {
+            (self.config.task, self.config.labels) = (task, Vec::new());
+        }
+        self.weights = Arranged::around(self.weights, &self.config);
+        if !matches!(task, Task::CausalLm | Task::Seq2seqLm) {
+            // A head of another task may go by the same name.
+            let own = |name: &String| task == self.own_task || self.is_of_backbone(name);
+            let is_there = |name: &String| own(name) && self.weights.shape(name).is_some();
+            let names = head_tensors(&self.config).into_iter().map(|(name, _)| name);
+            self.fresh_head = names.filter(|name| !is_there(name)).collect();
+        }
+        Ok(self)
+    }
+
+    fn is_of_backbone(&self, name: &str) -> bool {
+        let root = self.config.head().root;
+        root.is_empty() || name.strip_prefix(root).is_some_and(|rest| rest.starts_with('.'))
+    }
+
     /// Whether the tensors are those that the configuration implies, in name and shape, and whether
     /// the embedding has a row for every token.
     pub fn check(&self) -> Result<()> {
         let expected = self.config.tensors();
         let names: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
-        let missing: Vec<&str> =
-            expected.iter().map(|(name, _)| name.as_str()).filter(|name| self.weights.shape(name).is_none()).collect();
+        let is_fresh = |name: &str| self.fresh_head.iter().any(|fresh| fresh == name);
+        let lacks = |name: &&str| self.weights.shape(name).is_none() && !is_fresh(name);
+        let missing: Vec<&str> = expected.iter().map(|(name, _)| name.as_str()).filter(lacks).collect();
         let present = self.weights.names();
         let extra: Vec<&str> =
             present.iter().map(String::as_str).filter(|name| !names.contains(name) && !self.may_ignore(name)).collect();
@@ -204,7 +236,7 @@ impl Opened {
             let error = Error::input("the weights are not those of this configuration").file(self.weights.path());
             return Err(error.found(found).into());
         }
-        for (name, shape) in &expected {
+        for (name, shape) in expected.iter().filter(|(name, _)| !is_fresh(name)) {
             if let Some(found) = self.weights.shape(name).filter(|found| found != shape) {
                 let error = Error::input("wrong shape for this configuration").file(self.weights.path()).tensor(name);
                 return Err(error.found(format!("{found:?}")).expected(format!("{shape:?}")).into());
@@ -213,11 +245,12 @@ impl Opened {
         self.tokenizer.check_fits(self.config.vocab_size)
     }
 
-    /// Extras that carry nothing: rotary frequencies that old files store, and the copy of a tied head.
+    /// Extras that carry nothing: rotary frequencies that old files store, the copy of a tied head, and the head of another task.
     fn may_ignore(&self, name: &str) -> bool {
         name.ends_with("rotary_emb.inv_freq")
-            || (self.config.tie_word_embeddings && name == "lm_head.weight")
-            || self.config.architecture.family().checkpoint().ignores(name)
+            || (self.config.has_tied_head() && name == "lm_head.weight")
+            || (self.config.task != self.own_task && is_of_head(name))
+            || self.config.architecture.family().ignored().iter().any(|end| name.ends_with(end))
     }
 
     /// Whether the files hold four-bit weights.

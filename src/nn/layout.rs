@@ -8,6 +8,7 @@ use lowrank_kernels::{
 
 use super::rotary_tables;
 use crate::data::Batch;
+use crate::models::families::Place;
 
 /// How the attention of some layers sees earlier tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +59,9 @@ pub struct Layout<B: Backend> {
     views: Vec<Seen<B>>,
     of_layer: Vec<usize>,
     /// `[rows × len]`
-    pub position: Vec<i32>,
+    position: Vec<i32>,
+    /// The same, or empty.
+    token_type: Vec<i32>,
 }
 
 /// One view of one batch.
@@ -82,7 +85,13 @@ impl<B: LowRankBackend> Layout<B> {
             views: views.kinds.iter().map(view).collect(),
             of_layer: views.of_layer.clone(),
             position: batch.position.clone(),
+            token_type: batch.token_type.clone(),
         }
+    }
+
+    /// Where the tokens stand.
+    pub fn place(&self) -> Place<'_> {
+        Place { position: &self.position, token_type: &self.token_type }
     }
 
     pub fn layers(&self) -> usize {
@@ -101,6 +110,7 @@ impl<B: TrainBackend> Layout<B> {
             views: self.views.iter().map(Seen::inner).collect(),
             of_layer: self.of_layer.clone(),
             position: self.position.clone(),
+            token_type: self.token_type.clone(),
         }
     }
 }
@@ -136,7 +146,7 @@ const HIDDEN: f32 = -1e30;
 pub struct NewTokens<B: Backend> {
     views: Vec<SeenBefore<B>>,
     of_layer: Vec<usize>,
-    pub position: Vec<i32>,
+    position: Vec<i32>,
 }
 
 /// One view of new tokens.
@@ -167,6 +177,11 @@ impl<B: Backend> NewTokens<B> {
             SeenBefore { at: positions.tensors(device), window: view.window, slopes, biases }
         };
         Self { views: views.kinds.iter().map(view).collect(), of_layer: views.of_layer.clone(), position }
+    }
+
+    /// Where the tokens stand.
+    pub fn place(&self) -> Place<'_> {
+        Place { position: &self.position, token_type: &[] }
     }
 
     pub fn at<'a>(&'a self, layer: usize, cache: &'a mut Option<LayerCache<B>>) -> At<'a, B> {

@@ -31,10 +31,17 @@ pub struct Owned {
 pub struct Register(IndexMap<ParamId, Owned>);
 
 impl Register {
-    pub fn new<B: Backend, M: Module<B>>(module: &M) -> Self {
+    /// The parameters of `module`; `name` makes a path of the names of the fields that lead to one.
+    pub fn named<B: Backend, M: Module<B>>(module: &M, name: impl Fn(&str) -> String) -> Self {
         let mut visitor = List { path: Path::default(), found: IndexMap::new() };
         module.visit(&mut visitor);
-        Self(visitor.found)
+        let named = |(id, owned): (ParamId, Owned)| (id, Owned { path: name(&owned.path), ..owned });
+        Self(visitor.found.into_iter().map(named).collect())
+    }
+
+    /// The same, by the names of the fields.
+    pub fn new<B: Backend, M: Module<B>>(module: &M) -> Self {
+        Self::named(module, str::to_string)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Owned> {

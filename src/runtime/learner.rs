@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use lowrank_kernels::{LowRankBackend, TrainBackend, path_hash};
 
 use super::generate::{self, Sampling};
-use super::{AdapterSpec, Learner, Micro, MicroResult, step};
+use super::{AdapterSpec, Learner, Micro, MicroResult, goal, step};
 use crate::adapters::{Adapter, ModuleKind, Moment, Rule, Selected, Spec};
 use crate::data::Batch;
 use crate::events::Event;
@@ -47,7 +47,7 @@ impl<B: TrainBackend> TensorLearner<B> {
         spec: &AdapterSpec<'_>,
         device: &B::Device,
     ) -> Result<Self> {
-        let register = Register::new(&model);
+        let register = Register::named(&model, |fields| model.path(fields));
         let trainable = register.trainable();
         let form = spec.adapter.spec().map(Spec::optimizer).unwrap_or_default();
         let mut learner = Self {
@@ -139,6 +139,13 @@ fn ids<B: Backend>(batch: &Batch, device: &B::Device) -> Tensor<B, 1, Int> {
     Tensor::from_data(TensorData::from(&batch.ids[..]), device)
 }
 
+fn summed<B: LowRankBackend>(model: &Model<B>, hidden: Tensor<B, 2>, batch: &Batch) -> Result<f64> {
+    match goal::loss(model, hidden, batch, Pass::EVAL) {
+        Some(loss) => Ok(f64::from(to_host(loss)?[0])),
+        None => Ok(0.0),
+    }
+}
+
 impl<B: TrainBackend> Learner for TensorLearner<B> {
     fn adapted(&self) -> &[Selected] {
         &self.adapted
@@ -157,10 +164,14 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
     fn loss(&self, batch: &Batch) -> Result<f64> {
         let model = self.frozen();
         let hidden = self.hidden(&model, batch);
-        match step::loss(&model, hidden, batch, Pass::EVAL) {
-            Some(loss) => Ok(f64::from(to_host(loss)?[0])),
-            None => Ok(0.0),
-        }
+        summed(&model, hidden, batch)
+    }
+
+    fn loss_and_logits(&self, batch: &Batch) -> Result<(f64, Vec<f32>)> {
+        let model = self.frozen();
+        let hidden = self.hidden(&model, batch);
+        let loss = summed(&model, hidden.clone(), batch)?;
+        Ok((loss, to_host(model.head(hidden, Pass::EVAL).reshape([-1]))?))
     }
 
     fn update_energy(&self, batch: &Batch) -> Result<IndexMap<String, f64>> {

@@ -4,35 +4,17 @@ use std::time::Instant;
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::{Int, Tensor, TensorData};
-use lowrank_kernels::{LowRankBackend, TrainBackend};
+use burn::tensor::{Int, Tensor};
+use lowrank_kernels::TrainBackend;
 
+use super::goal::loss;
 use super::learner::to_host;
 use super::{Micro, MicroResult};
 use crate::Result;
-use crate::data::{Batch, IGNORE};
+use crate::data::Batch;
 use crate::models::Model;
 use crate::nn::params::{GradMap, Register};
 use crate::nn::{Layout, Pass};
-
-/// Summed loss `[1]` from hidden states `[n, hidden]`; only trained positions reach the head.
-pub(super) fn loss<B: LowRankBackend>(
-    model: &Model<B>,
-    hidden: Tensor<B, 2>,
-    batch: &Batch,
-    pass: Pass,
-) -> Option<Tensor<B, 1>> {
-    let trained = || batch.targets.iter().enumerate().filter(|(_, target)| **target != IGNORE);
-    let positions: Vec<i32> = trained().map(|(i, _)| i as i32).collect();
-    let targets: Vec<i32> = trained().map(|(_, target)| *target).collect();
-    if positions.is_empty() {
-        return None;
-    }
-    let device = hidden.device();
-    let hidden = hidden.select(0, Tensor::from_data(TensorData::from(&positions[..]), &device));
-    let targets = Tensor::<B, 1, Int>::from_data(TensorData::from(&targets[..]), &device);
-    Some(model.loss(hidden, targets, pass))
-}
 
 /// One graph over the whole model.
 pub(super) fn plain<B: TrainBackend>(
@@ -70,7 +52,7 @@ pub(super) fn recomputed<B: TrainBackend>(
 ) -> Result<MicroResult> {
     let start = Instant::now();
     let pass = Pass { dropout: micro.dropout, ..Pass::EVAL };
-    let embedded = model.embed(ids, &layout.position);
+    let embedded = model.embed(ids, layout.place());
     let mut inputs = vec![embedded.clone().inner()];
     let (frozen, below) = (model.valid(), layout.inner());
     for layer in 0..layout.layers() {

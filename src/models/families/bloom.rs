@@ -5,7 +5,7 @@ use lowrank_kernels::{Heads, LowRankBackend};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Aliases, CheckpointForm, Decoder, Defaults, Family, Footprint, Norms, parts};
+use super::{Aliases, Backbone, Defaults, Family, Footprint, HeadForm, Norms, Place, parts};
 use crate::Result;
 use crate::adapters::Module;
 use crate::models::ModelConfig;
@@ -14,6 +14,7 @@ use crate::models::json::Json;
 use crate::models::load::Reader;
 use crate::nn::params::trains;
 use crate::nn::{At, Embedding, LayerNorm, Linear, Pass, View, Views, gelu};
+use crate::recipe::Task;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BloomConfig {
@@ -24,19 +25,13 @@ pub struct BloomConfig {
 
 parts! {
     pub struct Bloom<B> {
-        pub transformer: Transformer<B>,
-        /// Absent when the head is the embedding table itself.
-        pub lm_head: Option<Linear<B>>,
-        pub normed_residual: bool = |reader: &Reader<'_, B>| reader.own::<BloomConfig>().is_some_and(
-            |own| own.apply_residual_connection_post_layernorm
-        ),
-    }
-
-    pub struct Transformer<B> {
         pub word_embeddings: Embedding<B>,
         pub word_embeddings_layernorm: LayerNorm<B>,
         pub h: Vec<Block<B>>,
         pub ln_f: LayerNorm<B>,
+        pub normed_residual: bool = |reader: &Reader<'_, B>| reader.own::<BloomConfig>().is_some_and(
+            |own| own.apply_residual_connection_post_layernorm
+        ),
     }
 
     pub struct Block<B> {
@@ -103,16 +98,15 @@ impl Family for BloomConfig {
             Module::linear("mlp.dense_4h_to_h", hidden, 4 * hidden).biased(true),
         ];
         let first = [
-            Module::embedding("transformer.word_embeddings", c.vocab_size, hidden),
-            Module::layer_norm("transformer.word_embeddings_layernorm", hidden),
+            Module::embedding("word_embeddings", c.vocab_size, hidden),
+            Module::layer_norm("word_embeddings_layernorm", hidden),
         ];
-        let blocks = Module::repeated("transformer.h", c.num_hidden_layers, |_| block.to_vec());
-        let last = [Module::layer_norm("transformer.ln_f", hidden), Module::head("lm_head", c.vocab_size, hidden)];
-        first.into_iter().chain(blocks).chain(last).collect()
+        let blocks = Module::repeated("h", c.num_hidden_layers, |_| block.to_vec());
+        first.into_iter().chain(blocks).chain([Module::layer_norm("ln_f", hidden)]).collect()
     }
 
-    fn checkpoint(&self) -> CheckpointForm {
-        CheckpointForm { prefix: "transformer.", ..CheckpointForm::default() }
+    fn head(&self, config: &ModelConfig, task: Task) -> Option<HeadForm> {
+        HeadForm::transformer(config, task)
     }
 
     fn views(&self, c: &ModelConfig) -> Views {
@@ -137,17 +131,17 @@ pub(super) fn slopes(heads: usize) -> Vec<f32> {
     series(even).chain(series(2 * even).step_by(2)).take(heads).collect()
 }
 
-impl<B: LowRankBackend> Decoder<B> for Bloom<B> {
-    fn embed(&self, ids: Tensor<B, 1, Int>, _: &[i32]) -> Tensor<B, 2> {
-        self.transformer.word_embeddings_layernorm.forward(self.transformer.word_embeddings.forward(ids))
+impl<B: LowRankBackend> Backbone<B> for Bloom<B> {
+    fn embed(&self, ids: Tensor<B, 1, Int>, _: Place<'_>) -> Tensor<B, 2> {
+        self.word_embeddings_layernorm.forward(self.word_embeddings.forward(ids))
     }
 
     fn embedding_trains(&self) -> bool {
-        trains(&self.transformer.word_embeddings) || trains(&self.transformer.word_embeddings_layernorm)
+        trains(&self.word_embeddings) || trains(&self.word_embeddings_layernorm)
     }
 
     fn block(&self, layer: usize, x: Tensor<B, 2>, at: At<'_, B>, pass: Pass) -> Tensor<B, 2> {
-        let block = &self.transformer.h[layer];
+        let block = &self.h[layer];
         let residual = |x: Tensor<B, 2>, normed: &Tensor<B, 2>| if self.normed_residual { normed.clone() } else { x };
         let normed = block.input_layernorm.forward(x.clone());
         let x = residual(x, &normed) + block.self_attention.forward(normed, at, pass);
@@ -157,15 +151,11 @@ impl<B: LowRankBackend> Decoder<B> for Bloom<B> {
     }
 
     fn norm(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.transformer.ln_f.forward(x)
+        self.ln_f.forward(x)
     }
 
-    fn head(&self) -> (&Option<Linear<B>>, &Embedding<B>) {
-        (&self.lm_head, &self.transformer.word_embeddings)
-    }
-
-    fn head_mut(&mut self) -> (&mut Option<Linear<B>>, &mut Embedding<B>) {
-        (&mut self.lm_head, &mut self.transformer.word_embeddings)
+    fn table(&self) -> &Embedding<B> {
+        &self.word_embeddings
     }
 }
 

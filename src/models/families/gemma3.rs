@@ -6,8 +6,8 @@ use lowrank_kernels::LowRankBackend;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::layers::{Biases, attention, decoder, gated, head_norms};
-use super::{Decoder, Defaults, Family, Footprint, Norms, parts};
+use super::layers::{Biases, attention, backbone, gated, head_norms};
+use super::{Backbone, Defaults, Family, Footprint, Norms, Place, parts};
 use crate::Result;
 use crate::adapters::Module;
 use crate::models::config::Checks;
@@ -15,7 +15,7 @@ use crate::models::json::Json;
 use crate::models::load::Reader;
 use crate::models::{ModelConfig, Rope, RopeScaling};
 use crate::nn::params::trains;
-use crate::nn::{At, Attention, AttentionForm, Embedding, Gate, Linear, Mlp, Pass, RmsNorm, View, Views};
+use crate::nn::{At, Attention, AttentionForm, Embedding, Gate, Mlp, Pass, RmsNorm, View, Views};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Gemma3Config {
@@ -35,17 +35,11 @@ pub struct Gemma3Config {
 
 parts! {
     pub struct Gemma3<B> {
-        pub model: Layers<B>,
-        /// Absent when the head is the embedding table itself.
-        pub lm_head: Option<Linear<B>>,
-        /// What embeddings are multiplied by.
-        pub scale: f64 = |reader: &Reader<'_, B>| (reader.config.hidden_size as f64).sqrt(),
-    }
-
-    pub struct Layers<B> {
         pub embed_tokens: Embedding<B>,
         pub layers: Vec<Block<B>>,
         pub norm: RmsNorm<B>,
+        /// What embeddings are multiplied by.
+        pub scale: f64 = |reader: &Reader<'_, B>| (reader.config.hidden_size as f64).sqrt(),
     }
 
     pub struct Block<B> {
@@ -122,7 +116,7 @@ impl Family for Gemma3Config {
         block.extend(norm("pre_feedforward_layernorm"));
         block.extend(gated("mlp", self.intermediate_size, c.hidden_size));
         block.extend(norm("post_feedforward_layernorm"));
-        decoder(c, |_| block.clone())
+        backbone(c, |_| block.clone())
     }
 
     fn views(&self, c: &ModelConfig) -> Views {
@@ -153,17 +147,17 @@ impl Family for Gemma3Config {
     }
 }
 
-impl<B: LowRankBackend> Decoder<B> for Gemma3<B> {
-    fn embed(&self, ids: Tensor<B, 1, Int>, _: &[i32]) -> Tensor<B, 2> {
-        self.model.embed_tokens.forward(ids).mul_scalar(self.scale)
+impl<B: LowRankBackend> Backbone<B> for Gemma3<B> {
+    fn embed(&self, ids: Tensor<B, 1, Int>, _: Place<'_>) -> Tensor<B, 2> {
+        self.embed_tokens.forward(ids).mul_scalar(self.scale)
     }
 
     fn embedding_trains(&self) -> bool {
-        trains(&self.model.embed_tokens)
+        trains(&self.embed_tokens)
     }
 
     fn block(&self, layer: usize, x: Tensor<B, 2>, at: At<'_, B>, pass: Pass) -> Tensor<B, 2> {
-        let block = &self.model.layers[layer];
+        let block = &self.layers[layer];
         let y = block.self_attn.forward(block.input_layernorm.forward(x.clone()), at, pass);
         let x = x + block.post_attention_layernorm.forward(y);
         let y = block.mlp.forward(block.pre_feedforward_layernorm.forward(x.clone()), pass);
@@ -171,14 +165,10 @@ impl<B: LowRankBackend> Decoder<B> for Gemma3<B> {
     }
 
     fn norm(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.model.norm.forward(x)
+        self.norm.forward(x)
     }
 
-    fn head(&self) -> (&Option<Linear<B>>, &Embedding<B>) {
-        (&self.lm_head, &self.model.embed_tokens)
-    }
-
-    fn head_mut(&mut self) -> (&mut Option<Linear<B>>, &mut Embedding<B>) {
-        (&mut self.lm_head, &mut self.model.embed_tokens)
+    fn table(&self) -> &Embedding<B> {
+        &self.embed_tokens
     }
 }

@@ -6,15 +6,15 @@ use lowrank_kernels::LowRankBackend;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::layers::{Biases, attention, decoder};
-use super::{Decoder, Defaults, Family, Footprint, Norms, parts};
+use super::layers::{Biases, attention, backbone};
+use super::{Backbone, Defaults, Family, Footprint, Norms, Place, parts};
 use crate::Result;
 use crate::adapters::Module;
 use crate::models::config::Checks;
 use crate::models::json::Json;
 use crate::models::{ModelConfig, Rope};
 use crate::nn::params::trains;
-use crate::nn::{At, Attention, AttentionForm, Embedding, FusedMlp, Linear, Pairs, Pass, RmsNorm, View, Views};
+use crate::nn::{At, Attention, AttentionForm, Embedding, FusedMlp, Pairs, Pass, RmsNorm, View, Views};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GlmConfig {
@@ -31,12 +31,6 @@ pub struct GlmConfig {
 
 parts! {
     pub struct Glm<B> {
-        pub model: Layers<B>,
-        /// Absent when the head is the embedding table itself.
-        pub lm_head: Option<Linear<B>>,
-    }
-
-    pub struct Layers<B> {
         pub embed_tokens: Embedding<B>,
         pub layers: Vec<Block<B>>,
         pub norm: RmsNorm<B>,
@@ -107,7 +101,7 @@ impl Family for GlmConfig {
         block.push(Module::linear("mlp.gate_up_proj", 2 * inner, hidden));
         block.push(Module::linear("mlp.down_proj", hidden, inner));
         block.extend(post("post_mlp_layernorm"));
-        decoder(c, |_| block.clone())
+        backbone(c, |_| block.clone())
     }
 
     fn views(&self, c: &ModelConfig) -> Views {
@@ -133,17 +127,17 @@ impl Family for GlmConfig {
     }
 }
 
-impl<B: LowRankBackend> Decoder<B> for Glm<B> {
-    fn embed(&self, ids: Tensor<B, 1, Int>, _: &[i32]) -> Tensor<B, 2> {
-        self.model.embed_tokens.forward(ids)
+impl<B: LowRankBackend> Backbone<B> for Glm<B> {
+    fn embed(&self, ids: Tensor<B, 1, Int>, _: Place<'_>) -> Tensor<B, 2> {
+        self.embed_tokens.forward(ids)
     }
 
     fn embedding_trains(&self) -> bool {
-        trains(&self.model.embed_tokens)
+        trains(&self.embed_tokens)
     }
 
     fn block(&self, layer: usize, x: Tensor<B, 2>, at: At<'_, B>, pass: Pass) -> Tensor<B, 2> {
-        let block = &self.model.layers[layer];
+        let block = &self.layers[layer];
         let normed = |norm: &Option<RmsNorm<B>>, y: Tensor<B, 2>| match norm {
             Some(norm) => norm.forward(y),
             None => y,
@@ -155,14 +149,10 @@ impl<B: LowRankBackend> Decoder<B> for Glm<B> {
     }
 
     fn norm(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.model.norm.forward(x)
+        self.norm.forward(x)
     }
 
-    fn head(&self) -> (&Option<Linear<B>>, &Embedding<B>) {
-        (&self.lm_head, &self.model.embed_tokens)
-    }
-
-    fn head_mut(&mut self) -> (&mut Option<Linear<B>>, &mut Embedding<B>) {
-        (&mut self.lm_head, &mut self.model.embed_tokens)
+    fn table(&self) -> &Embedding<B> {
+        &self.embed_tokens
     }
 }

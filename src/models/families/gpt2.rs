@@ -7,7 +7,7 @@ use lowrank_kernels::{Heads, LowRankBackend};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Aliases, CheckpointForm, Decoder, Defaults, Family, Footprint, Norms, parts};
+use super::{Aliases, Backbone, Defaults, Family, Footprint, HeadForm, Norms, Place, parts};
 use crate::Result;
 use crate::adapters::Module;
 use crate::models::ModelConfig;
@@ -16,6 +16,7 @@ use crate::models::json::Json;
 use crate::models::load::Reader;
 use crate::nn::params::trains;
 use crate::nn::{At, Embedding, LayerNorm, Linear, Pass, View, Views, gelu};
+use crate::recipe::Task;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Gpt2Config {
@@ -26,12 +27,6 @@ pub struct Gpt2Config {
 
 parts! {
     pub struct Gpt2<B> {
-        pub transformer: Transformer<B>,
-        /// Absent when the head is the embedding table itself.
-        pub lm_head: Option<Linear<B>>,
-    }
-
-    pub struct Transformer<B> {
         pub wte: Embedding<B>,
         pub wpe: Embedding<B>,
         pub h: Vec<Block<B>>,
@@ -108,17 +103,20 @@ impl Family for Gpt2Config {
             Module::conv1d("mlp.c_proj", hidden, inner),
         ];
         let embeddings = [
-            Module::embedding("transformer.wte", c.vocab_size, hidden),
-            Module::embedding("transformer.wpe", c.max_position_embeddings, hidden),
+            Module::embedding("wte", c.vocab_size, hidden),
+            Module::embedding("wpe", c.max_position_embeddings, hidden),
         ];
-        let blocks = Module::repeated("transformer.h", c.num_hidden_layers, |_| block.to_vec());
-        let last = [Module::layer_norm("transformer.ln_f", hidden), Module::head("lm_head", c.vocab_size, hidden)];
-        embeddings.into_iter().chain(blocks).chain(last).collect()
+        let blocks = Module::repeated("h", c.num_hidden_layers, |_| block.to_vec());
+        embeddings.into_iter().chain(blocks).chain([Module::layer_norm("ln_f", hidden)]).collect()
     }
 
-    fn checkpoint(&self) -> CheckpointForm {
+    fn head(&self, config: &ModelConfig, task: Task) -> Option<HeadForm> {
+        HeadForm::transformer(config, task)
+    }
+
+    fn ignored(&self) -> &'static [&'static str] {
         // The causal mask, in old files.
-        CheckpointForm { prefix: "transformer.", ignored: &[".attn.bias", ".attn.masked_bias"] }
+        &["attn.bias", "attn.masked_bias"]
     }
 
     fn views(&self, c: &ModelConfig) -> Views {
@@ -135,33 +133,29 @@ impl Family for Gpt2Config {
     }
 }
 
-impl<B: LowRankBackend> Decoder<B> for Gpt2<B> {
-    fn embed(&self, ids: Tensor<B, 1, Int>, position: &[i32]) -> Tensor<B, 2> {
-        let position = Tensor::from_data(TensorData::from(position), &ids.device());
-        self.transformer.wte.forward(ids) + self.transformer.wpe.forward(position)
+impl<B: LowRankBackend> Backbone<B> for Gpt2<B> {
+    fn embed(&self, ids: Tensor<B, 1, Int>, place: Place<'_>) -> Tensor<B, 2> {
+        let position = Tensor::from_data(TensorData::from(place.position), &ids.device());
+        self.wte.forward(ids) + self.wpe.forward(position)
     }
 
     fn embedding_trains(&self) -> bool {
-        trains(&self.transformer.wte) || trains(&self.transformer.wpe)
+        trains(&self.wte) || trains(&self.wpe)
     }
 
     fn block(&self, layer: usize, x: Tensor<B, 2>, at: At<'_, B>, pass: Pass) -> Tensor<B, 2> {
-        let block = &self.transformer.h[layer];
+        let block = &self.h[layer];
         let x = x.clone() + block.attn.forward(block.ln_1.forward(x), at, pass);
         let y = gelu(block.mlp.c_fc.forward(block.ln_2.forward(x.clone()), pass));
         x + block.mlp.c_proj.forward(y, pass)
     }
 
     fn norm(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.transformer.ln_f.forward(x)
+        self.ln_f.forward(x)
     }
 
-    fn head(&self) -> (&Option<Linear<B>>, &Embedding<B>) {
-        (&self.lm_head, &self.transformer.wte)
-    }
-
-    fn head_mut(&mut self) -> (&mut Option<Linear<B>>, &mut Embedding<B>) {
-        (&mut self.lm_head, &mut self.transformer.wte)
+    fn table(&self) -> &Embedding<B> {
+        &self.wte
     }
 }
 

@@ -3,12 +3,11 @@
 use crate::adapters::Module;
 use crate::models::ModelConfig;
 
-/// The whole model around the modules of each block.
-pub(super) fn decoder(c: &ModelConfig, block: impl Fn(usize) -> Vec<Module>) -> Vec<Module> {
-    let mut modules = vec![Module::embedding("model.embed_tokens", c.vocab_size, c.hidden_size)];
-    modules.extend(Module::repeated("model.layers", c.num_hidden_layers, block));
-    modules.push(Module::norm("model.norm", c.hidden_size));
-    modules.push(Module::head("lm_head", c.vocab_size, c.hidden_size));
+/// Everything below the head, around the modules of each block.
+pub(super) fn backbone(c: &ModelConfig, block: impl Fn(usize) -> Vec<Module>) -> Vec<Module> {
+    let mut modules = vec![Module::embedding("embed_tokens", c.vocab_size, c.hidden_size)];
+    modules.extend(Module::repeated("layers", c.num_hidden_layers, block));
+    modules.push(Module::norm("norm", c.hidden_size));
     modules
 }
 

@@ -6,15 +6,15 @@ use lowrank_kernels::LowRankBackend;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::layers::{Biases, attention, decoder, gated, head_norms};
-use super::{Decoder, Defaults, Family, Footprint, Norms, parts};
+use super::layers::{Biases, attention, backbone, gated, head_norms};
+use super::{Backbone, Defaults, Family, Footprint, Norms, Place, parts};
 use crate::Result;
 use crate::adapters::Module;
 use crate::models::config::Checks;
 use crate::models::json::Json;
 use crate::models::{ModelConfig, Rope, Sliding};
 use crate::nn::params::trains;
-use crate::nn::{At, Attention, Embedding, Linear, Mlp, Pass, RmsNorm, View, Views};
+use crate::nn::{At, Attention, Embedding, Mlp, Pass, RmsNorm, View, Views};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LlamaConfig {
@@ -33,12 +33,6 @@ pub struct LlamaConfig {
 
 parts! {
     pub struct Llama<B> {
-        pub model: Layers<B>,
-        /// Absent when the head is the embedding table itself.
-        pub lm_head: Option<Linear<B>>,
-    }
-
-    pub struct Layers<B> {
         pub embed_tokens: Embedding<B>,
         pub layers: Vec<Block<B>>,
         pub norm: RmsNorm<B>,
@@ -116,7 +110,7 @@ impl Family for LlamaConfig {
         }
         block.push(Module::norm("post_attention_layernorm", c.hidden_size));
         block.extend(gated("mlp", self.intermediate_size, c.hidden_size).map(|linear| linear.biased(self.mlp_bias)));
-        decoder(c, |_| block.clone())
+        backbone(c, |_| block.clone())
     }
 
     fn views(&self, c: &ModelConfig) -> Views {
@@ -136,31 +130,27 @@ impl Family for LlamaConfig {
     }
 }
 
-impl<B: LowRankBackend> Decoder<B> for Llama<B> {
-    fn embed(&self, ids: Tensor<B, 1, Int>, _position: &[i32]) -> Tensor<B, 2> {
-        self.model.embed_tokens.forward(ids)
+impl<B: LowRankBackend> Backbone<B> for Llama<B> {
+    fn embed(&self, ids: Tensor<B, 1, Int>, _: Place<'_>) -> Tensor<B, 2> {
+        self.embed_tokens.forward(ids)
     }
 
     fn embedding_trains(&self) -> bool {
-        trains(&self.model.embed_tokens)
+        trains(&self.embed_tokens)
     }
 
     fn block(&self, layer: usize, x: Tensor<B, 2>, at: At<'_, B>, pass: Pass) -> Tensor<B, 2> {
-        let block = &self.model.layers[layer];
+        let block = &self.layers[layer];
         let x = x.clone() + block.self_attn.forward(block.input_layernorm.forward(x), at, pass);
         x.clone() + block.mlp.forward(block.post_attention_layernorm.forward(x), pass)
     }
 
     fn norm(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.model.norm.forward(x)
+        self.norm.forward(x)
     }
 
-    fn head(&self) -> (&Option<Linear<B>>, &Embedding<B>) {
-        (&self.lm_head, &self.model.embed_tokens)
-    }
-
-    fn head_mut(&mut self) -> (&mut Option<Linear<B>>, &mut Embedding<B>) {
-        (&mut self.lm_head, &mut self.model.embed_tokens)
+    fn table(&self) -> &Embedding<B> {
+        &self.embed_tokens
     }
 }
 

@@ -1,12 +1,13 @@
 //! Model families, one file each, and what they share.
 //!
 //! A family is a file and a row of the table in `table.rs`. The file says two things: [`Family`], what follows from its `config.json`
-//! before any tensor exists, and [`Decoder`], its forward pass. Fields of its modules carry the checkpoint's names.
+//! before any tensor exists, and [`Backbone`], its forward pass below the head. Fields of its modules carry the checkpoint's names.
 
 mod bloom;
 mod gemma3;
 mod glm;
 mod gpt2;
+mod head;
 mod layers;
 mod llama;
 mod model;
@@ -20,8 +21,9 @@ pub use bloom::BloomConfig;
 pub use gemma3::Gemma3Config;
 pub use glm::GlmConfig;
 pub use gpt2::Gpt2Config;
+pub use head::{Activation, Head, HeadForm, HeadLayer, Reads};
 pub use llama::LlamaConfig;
-pub use model::Decoder;
+pub use model::{Backbone, Model, Place};
 pub use moe::MoeConfig;
 pub use part::Part;
 pub(crate) use part::{join, parts};
@@ -37,6 +39,7 @@ use super::json::Json;
 use crate::Result;
 use crate::adapters::Module;
 use crate::nn::{AttentionForm, Gate, Views};
+use crate::recipe::Task;
 
 /// What a family says of itself before any tensor exists. Methods take the whole configuration, whose
 /// [`architecture`](ModelConfig::architecture) the family's own keys are.
@@ -65,7 +68,7 @@ pub trait Family: Debug {
     /// Refuses values that cannot be.
     fn check(&self, config: &ModelConfig, checks: &Checks<'_>) -> Result<()>;
 
-    /// Every module in forward order, with the head even where it is the embedding table.
+    /// Every module below the head in forward order, from the backbone's root on.
     fn modules(&self, config: &ModelConfig) -> Vec<Module>;
 
     /// What each layer sees of the tokens before.
@@ -84,9 +87,14 @@ pub trait Family: Debug {
         Gate::Silu
     }
 
-    /// In what files differ from the modules.
-    fn checkpoint(&self) -> CheckpointForm {
-        CheckpointForm::default()
+    /// What `task` reads from the last block, and where the backbone is then; none of a task that the family cannot do.
+    fn head(&self, config: &ModelConfig, task: Task) -> Option<HeadForm> {
+        HeadForm::decoder(config, task, "model")
+    }
+
+    /// Ends of the names of tensors in files that carry nothing.
+    fn ignored(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// Floats per token that a block needs in memory.
@@ -103,15 +111,6 @@ pub struct Defaults {
     pub tie_word_embeddings: bool,
     /// `hidden_size / num_attention_heads` where there is none.
     pub head_dim: Option<usize>,
-}
-
-/// How a checkpoint holds the tensors of a model.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CheckpointForm {
-    /// What files saved from the model without its head leave off all names.
-    pub prefix: &'static str,
-    /// Ends of the names of tensors that carry nothing.
-    pub ignored: &'static [&'static str],
 }
 
 /// What the norms of one model have in common.

@@ -8,8 +8,8 @@ use lowrank_kernels::{LowRankBackend, swiglu};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::layers::{Biases, attention, decoder, gated, head_norms};
-use super::{Decoder, Defaults, Family, Footprint, Norms, Part, parts};
+use super::layers::{Biases, attention, backbone, gated, head_norms};
+use super::{Backbone, Defaults, Family, Footprint, Norms, Part, Place, parts};
 use crate::Result;
 use crate::adapters::Module;
 use crate::models::config::Checks;
@@ -44,19 +44,13 @@ pub struct MoeConfig {
 
 parts! {
     pub struct Moe<B> {
-        pub model: Layers<B>,
-        /// Absent when the head is the embedding table itself.
-        pub lm_head: Option<Linear<B>>,
+        pub embed_tokens: Embedding<B>,
+        pub layers: Vec<Block<B>>,
+        pub norm: RmsNorm<B>,
         pub experts_per_token: usize = |reader: &Reader<'_, B>| {
             reader.own::<MoeConfig>().map_or(0, |own| own.num_experts_per_tok)
         },
         pub normalised: bool = |reader: &Reader<'_, B>| reader.own::<MoeConfig>().is_some_and(|own| own.norm_topk_prob),
-    }
-
-    pub struct Layers<B> {
-        pub embed_tokens: Embedding<B>,
-        pub layers: Vec<Block<B>>,
-        pub norm: RmsNorm<B>,
     }
 
     pub struct Block<B> {
@@ -210,7 +204,7 @@ impl Family for MoeConfig {
     }
 
     fn modules(&self, c: &ModelConfig) -> Vec<Module> {
-        decoder(c, |layer| {
+        backbone(c, |layer| {
             let mut block = vec![Module::norm("input_layernorm", c.hidden_size)];
             block.extend(attention(c, Biases { qkv: self.qkv_bias, o: self.o_bias }));
             if self.qk_norm {
@@ -300,17 +294,17 @@ impl MoeConfig {
     }
 }
 
-impl<B: LowRankBackend> Decoder<B> for Moe<B> {
-    fn embed(&self, ids: Tensor<B, 1, Int>, _: &[i32]) -> Tensor<B, 2> {
-        self.model.embed_tokens.forward(ids)
+impl<B: LowRankBackend> Backbone<B> for Moe<B> {
+    fn embed(&self, ids: Tensor<B, 1, Int>, _: Place<'_>) -> Tensor<B, 2> {
+        self.embed_tokens.forward(ids)
     }
 
     fn embedding_trains(&self) -> bool {
-        trains(&self.model.embed_tokens)
+        trains(&self.embed_tokens)
     }
 
     fn block(&self, layer: usize, x: Tensor<B, 2>, at: At<'_, B>, pass: Pass) -> Tensor<B, 2> {
-        let block = &self.model.layers[layer];
+        let block = &self.layers[layer];
         let routing = Routing { experts_per_token: self.experts_per_token, normalised: self.normalised };
         let x = x.clone() + block.self_attn.forward(block.input_layernorm.forward(x), at, pass);
         let y = block.post_attention_layernorm.forward(x.clone());
@@ -323,15 +317,11 @@ impl<B: LowRankBackend> Decoder<B> for Moe<B> {
     }
 
     fn norm(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.model.norm.forward(x)
+        self.norm.forward(x)
     }
 
-    fn head(&self) -> (&Option<Linear<B>>, &Embedding<B>) {
-        (&self.lm_head, &self.model.embed_tokens)
-    }
-
-    fn head_mut(&mut self) -> (&mut Option<Linear<B>>, &mut Embedding<B>) {
-        (&mut self.lm_head, &mut self.model.embed_tokens)
+    fn table(&self) -> &Embedding<B> {
+        &self.embed_tokens
     }
 }
 

@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use lowrank_kernels::LowRankBackend;
 use serde::Serialize;
 
-use super::{Aliases, Decoder, Defaults, Family, Part};
+use super::{Aliases, Backbone, Defaults, Family, Part};
 use crate::Result;
 use crate::models::Site;
 use crate::models::json::Json;
@@ -28,34 +28,28 @@ macro_rules! families {
     ($($module:ident :: $variant:ident ( $config:ident ) {
         $($name:literal => $class:literal, [$($target:literal),*];)*
     })*) => {
-        /// A model on a device.
+        /// Everything of a model below its head.
         #[derive(Module, Debug)]
-        pub enum Model<B: Backend> {
+        pub enum Body<B: Backend> {
             $($variant(super::$module::$variant<B>),)*
         }
 
-        impl<B: LowRankBackend> Model<B> {
-            pub(in crate::models) fn read(reader: &mut Reader<'_, B>) -> Result<Self> {
+        impl<B: LowRankBackend> Body<B> {
+            pub(super) fn read(reader: &mut Reader<'_, B>, path: &str) -> Result<Self> {
                 Ok(match &reader.config.architecture {
-                    $(Architecture::$variant(_) => Self::$variant(Part::read(reader, "")?),)*
+                    $(Architecture::$variant(_) => Self::$variant(Part::read(reader, path)?),)*
                 })
             }
 
-            pub(super) fn decoder(&self) -> &dyn Decoder<B> {
+            pub(super) fn backbone(&self) -> &dyn Backbone<B> {
                 match self {
                     $(Self::$variant(model) => model,)*
                 }
             }
 
-            pub(super) fn collect_sites<'a>(&'a mut self, found: &mut Vec<(String, Site<'a, B>)>) {
+            pub(super) fn collect_sites<'a>(&'a mut self, path: &str, found: &mut Vec<(String, Site<'a, B>)>) {
                 match self {
-                    $(Self::$variant(model) => model.sites("", found),)*
-                }
-            }
-
-            pub(super) fn decoder_mut(&mut self) -> &mut dyn Decoder<B> {
-                match self {
-                    $(Self::$variant(model) => model,)*
+                    $(Self::$variant(model) => model.sites(path, found),)*
                 }
             }
         }

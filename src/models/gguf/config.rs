@@ -3,6 +3,7 @@
 use super::metadata::Metadata;
 use crate::models::families::LlamaConfig;
 use crate::models::{ModelConfig, Rope, RopeScaling, Sliding};
+use crate::recipe::Task;
 use crate::{Error, Result};
 
 /// `shape` looks a tensor up by its Hugging Face name; `rope_factors` is `rope_freqs.weight`.
@@ -51,6 +52,8 @@ pub(super) fn config(
         bos_token_id: metadata.token_id("tokenizer.ggml.bos_token_id")?,
         eos_token_ids: end_tokens(metadata)?,
         pad_token_id: metadata.token_id("tokenizer.ggml.padding_token_id")?,
+        task: Task::CausalLm,
+        labels: Vec::new(),
         architecture: family.clone().into(),
     };
     config.check(metadata.path())?;
