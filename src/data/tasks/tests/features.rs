@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::{Goal, Sequence};
+use crate::data::{Contrast, Goal, Sequence};
 
 fn trial(rows: &str) -> Trial {
     Trial::new(Task::FeatureExtraction, rows)
@@ -25,7 +25,7 @@ fn positives_come_first_and_negatives_may_be_missing() {
     assert_eq!(of(2).0, [vec![2, 21, 3], vec![2, 22, 3], vec![2, 21, 22, 3]]);
     assert_eq!(train.sequences[0].trained, [true; 3]);
     let batch = collate(&train.sequences.iter().collect::<Vec<_>>(), 0);
-    assert_eq!((batch.rows, batch.len, batch.goal.clone()), (9, 4, Goal::Alike(3)));
+    assert_eq!((batch.rows, batch.len, batch.goal.clone()), (9, 4, Goal::Alike(Contrast::of(3))));
     assert_eq!(batch.ids[..16], [2, 20, 3, 0, 2, 20, 3, 0, 2, 20, 3, 0, 2, 21, 3, 0]);
 }
 
