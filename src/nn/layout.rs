@@ -10,9 +10,10 @@ use super::rotary_tables;
 use crate::data::Batch;
 use crate::models::families::Place;
 
-/// How the attention of some layers sees earlier tokens.
+/// How the attention of some layers sees other tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
+    pub direction: Direction,
     /// Rotation of each pair of a head's dimensions per position, in radians, `[head_dim / 2]`; zeros rotate nothing.
     pub frequencies: Vec<f32>,
     /// The last tokens that are seen, the token itself included; all where there is none.
@@ -21,15 +22,29 @@ pub struct View {
     pub slopes: Vec<f32>,
 }
 
+/// Which tokens of its own text a token sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Itself and those before it.
+    Back,
+    /// All, as encoders do. Nothing is rotated then, nor is there a window.
+    Both,
+}
+
 impl View {
-    /// Everything is seen, and nothing rotated.
+    /// Everything before is seen, and nothing rotated.
     pub fn plain(head_dim: usize) -> Self {
         Self::rotary(vec![0.0; head_dim / 2])
     }
 
-    /// Everything is seen.
+    /// Everything before is seen.
     pub fn rotary(frequencies: Vec<f32>) -> Self {
-        Self { frequencies, window: None, slopes: Vec::new() }
+        Self { direction: Direction::Back, frequencies, window: None, slopes: Vec::new() }
+    }
+
+    /// Everything is seen, before and after, and nothing rotated.
+    pub fn both() -> Self {
+        Self { direction: Direction::Both, ..Self::plain(0) }
     }
 
     fn positions(&self, position: &[i32], segment: Vec<i32>, [batch, len]: [usize; 2]) -> Positions {
@@ -68,13 +83,16 @@ pub struct Layout<B: Backend> {
 #[derive(Clone, Debug)]
 pub enum Seen<B: Backend> {
     Rotary(AttentionLayout<B>),
-    /// What is added to the scores, `[rows, heads, len, len]`.
+    /// What is added to the scores, `[rows, heads, len, len]`; one head where it is the same for all.
     Biased(Tensor<B, 4>),
 }
 
 impl<B: LowRankBackend> Layout<B> {
     pub fn new(batch: &Batch, views: &Views, device: &B::Device) -> Self {
         let view = |view: &View| {
+            if view.direction == Direction::Both {
+                return Seen::Biased(segments(batch, device));
+            }
             let positions = view.positions(&batch.position, batch.segment.clone(), [batch.rows, batch.len]);
             match view.slopes[..] {
                 [] => Seen::Rotary(AttentionLayout::new(positions, device)),
@@ -136,6 +154,15 @@ fn biases<B: Backend>(at: &Positions, position: &[i32], slopes: &[f32], device: 
         keys.for_each(|key| row[key] = slope * position[start + key] as f32);
     }
     Tensor::from_data(TensorData::new(values, [at.batch, heads, len, len]), device)
+}
+
+/// What hides tokens from those of other segments, in both directions. Padding sees padding, so that no row of scores is all hidden.
+fn segments<B: Backend>(batch: &Batch, device: &B::Device) -> Tensor<B, 4> {
+    let rows = batch.segment.chunks_exact(batch.len.max(1));
+    let score = |query: &i32, key: &i32| if query == key { 0.0 } else { HIDDEN };
+    let values: Vec<f32> =
+        rows.flat_map(|row| row.iter().flat_map(move |query| row.iter().map(move |key| score(query, key)))).collect();
+    Tensor::from_data(TensorData::new(values, [batch.rows, 1, batch.len, batch.len]), device)
 }
 
 /// Low enough that its exponential is 0, high enough to stay finite when scores are added.

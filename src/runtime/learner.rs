@@ -53,7 +53,7 @@ impl<B: TrainBackend> TensorLearner<B> {
         let mut learner = Self {
             device: device.clone(),
             views: config.architecture.family().views(config),
-            max_positions: config.max_position_embeddings,
+            max_positions: config.positions(),
             rule: Adapter::rule(spec.adapter, &adapted, spec.total_steps),
             optimizer: Optimizer::new(spec.optim, form, &trainable, &adapted),
             adapted,

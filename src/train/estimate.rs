@@ -47,6 +47,8 @@ pub fn base_bytes(config: &ModelConfig, base: &Stored<'_>) -> u64 {
 struct Batch {
     /// Padding included.
     tokens: usize,
+    /// Of a row.
+    len: usize,
     /// Tokens that the loss counts, the only ones that reach the head.
     trained: usize,
 }
@@ -57,7 +59,7 @@ impl Batch {
         let rows = recipe.train.batch.min(sequences.len());
         let longest = sequences.iter().map(|s| s.ids.len()).max().unwrap_or(1);
         let trained = sequences.iter().map(|s| s.trained.iter().filter(|&&t| t).count()).max().unwrap_or(1);
-        Self { tokens: rows * longest, trained: rows * trained }
+        Self { tokens: rows * longest, len: longest, trained: rows * trained }
     }
 }
 
@@ -102,7 +104,10 @@ fn retained(adapter: &AdapterConfig, selected: &[Selected], batch: &Batch) -> In
 /// were fitted to measured peaks of a 1 M and a 135 M parameter model on burn-flex.
 fn activations(config: &ModelConfig, recipe: &Recipe, batch: &Batch, selected: &[Selected]) -> usize {
     let (layers, hidden) = (config.num_hidden_layers, config.hidden_size);
-    let Footprint { kept: block, temporaries } = config.architecture.family().footprint(config);
+    let family = config.architecture.family();
+    let Footprint { kept: block, temporaries } = family.footprint(config);
+    let scores = batch.len * family.scores(config);
+    let (block, temporaries) = (block + scores, temporaries + scores);
     let beside: usize = selected.iter().map(|site| kept_beside(&recipe.adapter, site)).sum();
     let kept = if matches!(recipe.adapter, AdapterConfig::None(_)) {
         0
@@ -227,7 +232,7 @@ mod tests {
         let [frozen, adapted] = [long(".*q_proj"), long(".*(q_proj|lm_head)")].map(|memory| memory.activations);
         // 30 tokens are fewer than a chunk: the adapter's n × r is all the difference.
         assert_eq!(adapted - frozen, 4 * 30);
-        let many = Batch { tokens: 10 * HEAD_TOKENS, trained: 10 * HEAD_TOKENS };
+        let many = Batch { tokens: 10 * HEAD_TOKENS, len: HEAD_TOKENS, trained: 10 * HEAD_TOKENS };
         let config = tiny::llama();
         let of = |adapter: AdapterConfig| {
             let selected = adapter.select(&Module::list(&config), Origin::Recipe).unwrap();

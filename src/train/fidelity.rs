@@ -63,7 +63,7 @@ impl Probe {
 
 /// Tokens all over the vocabulary.
 fn fixed(config: &ModelConfig) -> Vec<Sequence> {
-    let len = TOKENS.min(config.max_position_embeddings);
+    let len = TOKENS.min(config.positions());
     let id = |i: usize| (i * 7919 % config.vocab_size) as u32;
     let row = |row: usize| Sequence {
         ids: (0..len).map(|i| id(row * TOKENS + i + 1)).collect(),

@@ -77,11 +77,11 @@ impl Job {
         }
         let selected = recipe.adapter.select(&modules, Origin::Recipe)?;
         Stored::new(opened.weights.as_ref(), storage)?.around(LoftqPlan::new(&recipe.adapter, &selected))?;
-        if recipe.data.max_len > opened.config.max_position_embeddings {
+        if recipe.data.max_len > opened.config.positions() {
             return Err(Error::input("rows may be longer than the model's positions")
                 .key("data.max_len")
                 .found(recipe.data.max_len)
-                .expected(format!("at most {}", opened.config.max_position_embeddings))
+                .expected(format!("at most {}", opened.config.positions()))
                 .into());
         }
         let steps = steps(&recipe, splits.train.sequences.len());

@@ -13,6 +13,7 @@ use super::fields::{Fields, brief, is_active, printable};
 use super::{form, stacked};
 use crate::adapters::{AdapterConfig, Module};
 use crate::error::InputError;
+use crate::recipe::Task;
 use crate::{Error, Result};
 
 /// Largest `adapter_config.json` that is read, in bytes.
@@ -70,6 +71,11 @@ impl PeftConfig {
         Self { adapter, base_model_name_or_path: base.into(), task_type, warnings: Vec::new() }
     }
 
+    /// The same for a model's task.
+    pub fn for_task(self, task: Task) -> Self {
+        Self { task_type: Some(task_type(task).into()), ..self }
+    }
+
     /// Reads a file of at most 1 MiB. Errors name the file and the key.
     pub fn read(path: &Path, model_type: &str) -> Result<Self> {
         let mut text = String::new();
@@ -119,6 +125,18 @@ impl PeftConfig {
         object.insert("base_model_name_or_path".into(), json!(self.base_model_name_or_path));
         object.insert("task_type".into(), json!(self.task_type));
         Value::Object(object)
+    }
+}
+
+/// PEFT's word for a task.
+fn task_type(task: Task) -> &'static str {
+    match task {
+        Task::CausalLm => "CAUSAL_LM",
+        Task::SeqCls => "SEQ_CLS",
+        Task::TokenCls => "TOKEN_CLS",
+        Task::QuestionAns => "QUESTION_ANS",
+        Task::Seq2seqLm => "SEQ_2_SEQ_LM",
+        Task::FeatureExtraction => "FEATURE_EXTRACTION",
     }
 }
 

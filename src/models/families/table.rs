@@ -140,6 +140,13 @@ families! {
     bloom::Bloom(BloomConfig) {
         "bloom" => "BloomForCausalLM", ["query_key_value"];
     }
+    bert::Bert(BertConfig) {
+        "bert" => "BertModel", ["query", "value"];
+        "roberta" => "RobertaModel", ["query", "value"];
+    }
+    distilbert::DistilBert(DistilBertConfig) {
+        "distilbert" => "DistilBertModel", [];
+    }
 }
 
 impl ModelType {
