@@ -20,7 +20,7 @@ pub fn qa(number: u64) -> Value {
     let answerable = !draw.chance(UNANSWERABLE);
     loop {
         // Every sixth text is long enough for several windows.
-        let described = if number.is_multiple_of(6) { draw.between(12, 18) } else { draw.between(2, 5) };
+        let described = if number.is_multiple_of(6) { draw.between(6, 9) } else { draw.between(1, 3) };
         let entities: Vec<Entity> = (0..described).map(|_| Entity::invent(draw.pick(&KINDS), &mut draw)).collect();
         let told: Vec<String> = entities.iter().map(|entity| sentences(entity, 4, &mut draw).join(" ")).collect();
         let asked = draw.below(described);
