@@ -4,9 +4,9 @@
 pub mod device;
 pub mod features;
 pub mod report_error;
+pub mod rows;
 pub mod shipped;
 pub mod stdout;
-pub mod rows;
 pub mod table;
 
 pub use device::{pick, runtimes};

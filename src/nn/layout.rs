@@ -156,12 +156,17 @@ fn biases<B: Backend>(at: &Positions, position: &[i32], slopes: &[f32], device: 
     Tensor::from_data(TensorData::new(values, [at.batch, heads, len, len]), device)
 }
 
-/// What hides tokens from those of other segments, in both directions. Padding sees padding, so that no row of scores is all hidden.
+/// What hides tokens from those of other segments, in both directions. Padding is seen by none and sees the texts of its row, as in
+/// transformers; where it is all that a row has, it sees itself, so that no scores are all hidden.
 fn segments<B: Backend>(batch: &Batch, device: &B::Device) -> Tensor<B, 4> {
-    let rows = batch.segment.chunks_exact(batch.len.max(1));
-    let score = |query: &i32, key: &i32| if query == key { 0.0 } else { HIDDEN };
-    let values: Vec<f32> =
-        rows.flat_map(|row| row.iter().flat_map(move |query| row.iter().map(move |key| score(query, key)))).collect();
+    let mut values = Vec::with_capacity(batch.segment.len() * batch.len);
+    for row in batch.segment.chunks_exact(batch.len.max(1)) {
+        let empty = row.iter().all(|&segment| segment == 0);
+        for &query in row {
+            let sees = |key: i32| if query == 0 { empty || key != 0 } else { key == query };
+            values.extend(row.iter().map(|&key| if sees(key) { 0.0 } else { HIDDEN }));
+        }
+    }
     Tensor::from_data(TensorData::new(values, [batch.rows, 1, batch.len, batch.len]), device)
 }
 

@@ -64,7 +64,9 @@ impl Predict {
         let asked = asked.map(|(question, context)| vec![("question", question.clone()), ("context", context.clone())]);
         let (column, asked): (_, Vec<_>) = match task {
             Task::QuestionAns if self.texts.is_empty() => return Ok(asked.collect()),
-            Task::QuestionAns => return Err(Error::input("this model answers questions").hint("`--question` and `--context`").into()),
+            Task::QuestionAns => {
+                return Err(Error::input("this model answers questions").hint("`--question` and `--context`").into());
+            }
             Task::TokenCls => ("tokens", asked.collect()),
             Task::SeqCls => ("text", asked.collect()),
             other => {
@@ -90,14 +92,14 @@ fn answers(rows: &Rows, predictions: &Predictions) -> Result<Vec<Value>> {
     let text = |row: usize, column: &str| rows.table.rows[row].fields.get(column).cloned().unwrap_or_default();
     Ok(match predictions {
         Predictions::Classes(found) => {
-            let of = |(row, chosen): (usize, &lowrank::predict::Chosen)| {
-                json!({ "text": first_text(rows, row), "label": rows.label(chosen.class), "probability": chosen.probability })
-            };
+            let of = |(row, chosen): (usize, &lowrank::predict::Chosen)| json!({ "text": first_text(rows, row), "label": rows.label(chosen.class), "probability": chosen.probability });
             found.iter().enumerate().map(of).collect()
         }
-        Predictions::Numbers(found) => {
-            found.iter().enumerate().map(|(row, number)| json!({ "text": first_text(rows, row), "number": number })).collect()
-        }
+        Predictions::Numbers(found) => found
+            .iter()
+            .enumerate()
+            .map(|(row, number)| json!({ "text": first_text(rows, row), "number": number }))
+            .collect(),
         Predictions::Tags(found) => {
             let of = |(row, classes): (usize, &Vec<Option<usize>>)| {
                 let tags: Vec<_> = classes.iter().map(|class| class.map(|class| rows.label(class))).collect();
