@@ -38,7 +38,7 @@ pub use messages::{Message, Role};
 pub use order::{batches, permutation};
 pub use pack::pack;
 pub use reference::{Passage, Reference, Window, Words};
-pub use rows::{EXTENSIONS, Row, Table, part};
+pub use rows::{EXTENSIONS, Row, Table, split_fragment};
 pub use sample::stratified;
 pub use tasks::{Labels, Reads, Setting, encode_inputs, read_inputs, unfit};
 pub use template::{GenerationPrompt, Template};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::tree::{Part, Tree};
 use super::{EvalData, Recipe, compare, schema, shape, validate};
+use crate::data::split_fragment;
 use crate::error::InputError;
 use crate::{Error, Result};
 
@@ -106,7 +107,7 @@ impl Resolved {
         };
         paths(&mut recipe)
             .into_iter()
-            .filter(|(key, path)| is_file(key, path) && !self.locate(path).exists())
+            .filter(|(key, path)| is_file(key, path) && !split_fragment(&self.locate(path)).0.exists())
             .map(|(key, path)| InputError::new("no such file").key(key).file(self.locate(path)))
             .collect()
     }
@@ -159,7 +160,7 @@ fn anchor(key: &str, path: &mut String, root: &Path) {
     const WORDS: [&str; 4] = ["tiny", "none", "chatml", "tokenizer"];
     if !WORDS.contains(&path.as_str())
         && let Ok(absolute) = std::path::absolute(root.join(&*path))
-        && (absolute.exists() || key == "train.init_from")
+        && (split_fragment(&absolute).0.exists() || key == "train.init_from")
         && let Some(absolute) = absolute.to_str()
     {
         *path = absolute.to_string();

@@ -133,4 +133,16 @@ mod tests {
         }
         assert!(said(|recipe| recipe.data.train = "rows.csv#train".into()).contains("names a file of unknown kind"));
     }
+
+    #[test]
+    fn one_of_several_arrays_is_a_file_that_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "version = 1\n[model]\npath = \"tiny\"\n[adapter.lora]\n[data]\ntrain = \"d.json#train\"\n";
+        std::fs::write(dir.path().join("my.toml"), text).unwrap();
+        let resolved = crate::recipe::load(dir.path().join("my.toml").as_path(), &[]).unwrap();
+        assert_eq!(resolved.missing_files().len(), 1);
+        std::fs::write(dir.path().join("d.json"), "{}").unwrap();
+        assert_eq!(resolved.missing_files().len(), 0);
+        assert_eq!(std::path::Path::new(&resolved.anchored().data.train), dir.path().join("d.json#train"));
+    }
 }

@@ -6,7 +6,7 @@ use super::shape::Problem;
 use super::tree::{Part, child};
 use super::{BaseCompute, EvalData, Format, HeadKind, Offload, Recipe, Schedule, Task};
 use crate::adapters::{AdapterConfig, Shared, Spec, Targets};
-use crate::data::{EXTENSIONS, Labels, part, unfit};
+use crate::data::{EXTENSIONS, Labels, split_fragment, unfit};
 use crate::error::InputError;
 use crate::{Error, Result};
 
@@ -244,7 +244,7 @@ fn corpus(path: &str, name: &str, task: Task, found: &mut Findings) {
         return;
     }
     found.not_empty(path, name);
-    let (file, _) = part(std::path::Path::new(name));
+    let (file, _) = split_fragment(std::path::Path::new(name));
     let suffix = file.extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
     if !name.trim().is_empty() && !EXTENSIONS.contains(&suffix.to_ascii_lowercase().as_str()) {
         let error = InputError::new(format!("`{path}` names a file of unknown kind")).found(format!("`{name}`"));

@@ -65,7 +65,7 @@ impl Table {
 /// # Errors
 /// Anything that is not a readable, non-empty, well-formed file of rows: an input error with file and line.
 pub fn read(path: &Path, hash: &mut Sha256) -> Result<Table> {
-    let (path, fragment) = part(path);
+    let (path, fragment) = split_fragment(path);
     let path = path.as_path();
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_ascii_lowercase();
     if !EXTENSIONS.contains(&extension.as_str()) {
@@ -88,7 +88,7 @@ pub fn read(path: &Path, hash: &mut Sha256) -> Result<Table> {
 }
 
 /// The file's own path, and the name of an array in it: `rows.json#name`.
-pub fn part(path: &Path) -> (PathBuf, Option<String>) {
+pub fn split_fragment(path: &Path) -> (PathBuf, Option<String>) {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('#'));
     match name {
         Some((file, array)) if file.to_ascii_lowercase().ends_with(".json") => {

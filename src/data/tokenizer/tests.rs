@@ -83,6 +83,59 @@ fn a_continuation_gets_no_mark_of_a_start() {
 }
 
 #[test]
+fn pieces_tell_the_bytes_they_stand_for() {
+    let tokenizer = tokenizer();
+    let text = "the </s> \u{e9}\u{1f642} end";
+    let pieces = tokenizer.split(text).unwrap();
+    assert_eq!(pieces.iter().map(|p| p.id).collect::<Vec<_>>(), tokenizer.encode(text, Special::AsText).unwrap());
+    assert!(pieces.iter().all(|piece| !tokenizer.is_special(piece.id) && text.is_char_boundary(piece.span.start)));
+    let mut covered = 0;
+    for piece in &pieces {
+        assert!(piece.span.start <= covered, "a gap before {piece:?}");
+        covered = covered.max(piece.span.end);
+    }
+    assert_eq!(covered, text.len());
+    // After the name of a special token the text goes on, without the mark of a start.
+    let tokenizer = sentence_pieces();
+    let pieces = tokenizer.split("</s>b b").unwrap();
+    assert_eq!(pieces.iter().map(|p| p.id).collect::<Vec<_>>(), tokenizer.encode("</s>b b", Special::AsText).unwrap());
+    let last: Vec<_> = pieces[pieces.len() - 2..].iter().map(|p| (p.spelling.as_str(), p.span.clone())).collect();
+    assert_eq!(last, [("b", 4..5), ("▁b", 5..7)]);
+}
+
+#[test]
+fn every_word_is_encoded_as_if_alone() {
+    let words = ["the", "</s>", "end"].map(str::to_owned);
+    let tokenizer = tokenizer();
+    let pieces = tokenizer.split_words(&words).unwrap();
+    for (number, word) in words.iter().enumerate() {
+        let of = pieces.iter().filter(|piece| piece.word == number).map(|piece| piece.id).collect::<Vec<_>>();
+        assert_eq!(of, tokenizer.encode(&format!(" {word}"), Special::AsText).unwrap());
+    }
+    assert_eq!(pieces.iter().filter(|piece| piece.word == 2).map(|piece| piece.span.end).max(), Some(3));
+    // Where a start has a mark, every word has it, and no space before it.
+    let pieces = sentence_pieces().split_words(&["a", "b"].map(str::to_owned)).unwrap();
+    assert_eq!(pieces.iter().map(|piece| piece.spelling.as_str()).collect::<Vec<_>>(), ["▁a", "▁b"]);
+}
+
+#[test]
+fn the_longer_text_is_cut_first_and_then_both() {
+    let piece = || Piece { id: 0, spelling: String::new(), span: 0..0, word: 0 };
+    for (lengths, room, expected) in [
+        ([3, 9], 8, [3, 5]),
+        ([9, 3], 8, [5, 3]),
+        ([9, 9], 7, [3, 4]),
+        ([8, 9], 7, [3, 4]),
+        ([9, 0], 4, [4, 0]),
+        ([2, 2], 4, [2, 2]),
+    ] {
+        let [mut first, mut second] = lengths.map(|len| vec![piece(); len]);
+        fit(&mut first, &mut second, room);
+        assert_eq!([first.len(), second.len()], expected, "{lengths:?} {room}");
+    }
+}
+
+#[test]
 fn chat_templates_come_from_either_file() {
     let named = json!([{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]);
     assert_eq!(parse(&file(), json!({"chat_template": named})).unwrap().chat_template(), Some("D"));

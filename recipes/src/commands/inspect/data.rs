@@ -1,8 +1,9 @@
 //! Rows of a data file as the model sees them under a recipe: tokens, loss mask, lengths, counts.
 
-use lowrank::data::{self, Setting, Style};
+use lowrank::data::{self, Style};
 use lowrank::events::Format;
-use lowrank::models::open;
+use lowrank::models::open_for;
+use lowrank::train::setting;
 use lowrank::{Error, Result};
 use lowrank_cli::{SHIPPED, stdout};
 
@@ -19,8 +20,8 @@ pub(super) fn show(inspect: &Inspect, recipe: &str, output: &Output) -> Result<(
         true => path.to_string(),
         false => std::path::absolute(path).map_err(Error::io(path))?.to_string_lossy().into_owned(),
     };
-    let model = open(&resolved.recipe.model.path, &resolved.root)?;
-    let setting = Setting::new(resolved.recipe.task, &resolved.recipe.head);
+    let model = open_for(&resolved.recipe.model.path, &resolved.root, Some(resolved.recipe.task))?;
+    let setting = setting(&resolved.recipe, &model);
     let splits = data::load(&settings, &setting, &model.tokenizer, &resolved.root)?;
     if output.format == Format::Json {
         return stdout::print_json(&splits.train.report);
