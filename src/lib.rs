@@ -19,6 +19,7 @@ pub mod models;
 pub mod nn;
 pub mod optim;
 mod plot;
+pub mod predict;
 pub mod recipe;
 pub mod runtime;
 pub mod tensors;

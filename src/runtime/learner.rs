@@ -139,6 +139,13 @@ fn ids<B: Backend>(batch: &Batch, device: &B::Device) -> Tensor<B, 1, Int> {
     Tensor::from_data(TensorData::from(&batch.ids[..]), device)
 }
 
+fn summed<B: LowRankBackend>(model: &Model<B>, hidden: Tensor<B, 2>, batch: &Batch) -> Result<f64> {
+    match goal::loss(model, hidden, batch, Pass::EVAL) {
+        Some(loss) => Ok(f64::from(to_host(loss)?[0])),
+        None => Ok(0.0),
+    }
+}
+
 impl<B: TrainBackend> Learner for TensorLearner<B> {
     fn adapted(&self) -> &[Selected] {
         &self.adapted
@@ -157,10 +164,14 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
     fn loss(&self, batch: &Batch) -> Result<f64> {
         let model = self.frozen();
         let hidden = self.hidden(&model, batch);
-        match goal::loss(&model, hidden, batch, Pass::EVAL) {
-            Some(loss) => Ok(f64::from(to_host(loss)?[0])),
-            None => Ok(0.0),
-        }
+        summed(&model, hidden, batch)
+    }
+
+    fn loss_and_logits(&self, batch: &Batch) -> Result<(f64, Vec<f32>)> {
+        let model = self.frozen();
+        let hidden = self.hidden(&model, batch);
+        let loss = summed(&model, hidden.clone(), batch)?;
+        Ok((loss, to_host(model.head(hidden, Pass::EVAL).reshape([-1]))?))
     }
 
     fn update_energy(&self, batch: &Batch) -> Result<IndexMap<String, f64>> {

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::adapters::tiny;
     use crate::adapters::{LoraConfig, LoraInit, Origin};
-    use crate::data::{Dataset, Report, Sequence};
+    use crate::data::{Dataset, Sequence};
     use crate::recipe::{Blocks, Quant};
 
     fn base_parameters(config: &ModelConfig) -> usize {
@@ -158,8 +158,8 @@ mod tests {
         .unwrap();
         change(&mut recipe);
         let row = Sequence { ids: vec![1; 10], trained: vec![true; 10], ..Sequence::default() };
-        let train = Dataset { sequences: vec![row; 3], prompts: Vec::new(), report: Report::default() };
-        let splits = Splits { train, eval: None, sha256: String::new(), stop: Vec::new() };
+        let train = Dataset { sequences: vec![row; 3], ..Dataset::default() };
+        let splits = Splits { train, eval: None, sha256: String::new(), stop: Vec::new(), labels: Vec::new() };
         let config = tiny::llama();
         let selected = recipe.adapter.select(&Module::list(&config), Origin::Recipe).unwrap();
         let (trained, _) = parameters(&config, &recipe.adapter, &selected);

@@ -4,6 +4,8 @@ use crate::Result;
 use crate::data::{Dataset, Prompt, Special, Tokenizer, collate};
 use crate::events::{Control, Eval, Event};
 use crate::metrics::{Scores, text};
+use crate::predict::{Predictions, Reading};
+use crate::recipe::{Head, Task};
 use crate::runtime::{Learner, Sampling};
 
 /// What an evaluation looks at.
@@ -11,6 +13,10 @@ use crate::runtime::{Learner, Sampling};
 pub struct Evaluation<'a> {
     pub dataset: &'a Dataset,
     pub tokenizer: &'a Tokenizer,
+    pub task: Task,
+    pub head: &'a Head,
+    /// Names of the head's classes.
+    pub labels: &'a [String],
     /// Rows per forward.
     pub batch: usize,
     /// Rows whose answers are generated and compared.
@@ -21,27 +27,21 @@ pub struct Evaluation<'a> {
 /// Answers shown as samples of one evaluation.
 const SAMPLES: usize = 2;
 
-/// The token-weighted mean loss in nats, its perplexity, and the scores of generated answers against their references
-/// ([`text::scores`]), with the first few answers as samples. `None` when `control` asks for a stop meanwhile.
+/// The mean loss over all terms of the task's goal, in nats where that is a likelihood, and the task's metrics: of tokens the
+/// perplexity, and the scores of generated answers against their references ([`text::scores`]), with the first few answers as
+/// samples. `None` when `control` asks for a stop meanwhile.
 pub fn evaluate(
     learner: &dyn Learner,
     evaluation: &Evaluation<'_>,
     step: usize,
     control: &Control,
 ) -> Result<Option<(Eval, Vec<Event>)>> {
-    let (mut loss, mut tokens) = (0.0, 0);
-    let sequences: Vec<_> = evaluation.dataset.sequences.iter().collect();
-    for rows in sequences.chunks(evaluation.batch) {
-        if control.stop().is_some() {
-            return Ok(None);
-        }
-        let batch = collate(rows, evaluation.tokenizer.pad().unwrap_or(0));
-        loss += learner.loss(&batch)?;
-        tokens += batch.terms();
-    }
-    let loss = loss / tokens.max(1) as f64;
-    let mut metrics = Scores::from([("perplexity".to_string(), loss.exp())]);
+    let Some((loss, predictions)) = read(learner, evaluation, control)? else { return Ok(None) };
     let mut samples = Vec::new();
+    let mut metrics = match &predictions {
+        Some(predictions) => evaluation.reading().scores(predictions, evaluation.dataset)?,
+        None => Scores::from([("perplexity".to_string(), loss.exp())]),
+    };
     let prompts = evaluation.prompts();
     if !prompts.is_empty() {
         let Some(answers) = answers(learner, evaluation, control)? else { return Ok(None) };
@@ -53,7 +53,40 @@ pub fn evaluate(
     Ok(Some((Eval { step, loss, metrics }, samples)))
 }
 
+/// The mean loss, and what the outputs say where they are no tokens.
+fn read(
+    learner: &dyn Learner,
+    evaluation: &Evaluation<'_>,
+    control: &Control,
+) -> Result<Option<(f64, Option<Predictions>)>> {
+    let (dataset, reading) = (evaluation.dataset, evaluation.reading());
+    let mut predictions = reading.start(dataset);
+    let (mut loss, mut terms, mut first) = (0.0, 0, 0);
+    let sequences: Vec<_> = dataset.sequences.iter().collect();
+    for rows in sequences.chunks(evaluation.batch) {
+        if control.stop().is_some() {
+            return Ok(None);
+        }
+        let batch = collate(rows, evaluation.tokenizer.pad().unwrap_or(0)).under(evaluation.head);
+        match &mut predictions {
+            None => loss += learner.loss(&batch)?,
+            Some(predictions) => {
+                let (of_batch, outputs) = learner.loss_and_logits(&batch)?;
+                loss += of_batch;
+                reading.read(predictions, dataset, first..first + rows.len(), &batch, &outputs);
+            }
+        }
+        first += rows.len();
+        terms += batch.terms();
+    }
+    Ok(Some((loss / terms.max(1) as f64, predictions)))
+}
+
 impl Evaluation<'_> {
+    fn reading(&self) -> Reading<'_> {
+        Reading { task: self.task, labels: self.labels, pooling: self.head.pooling }
+    }
+
     /// Those that are answered.
     fn prompts(&self) -> &[Prompt] {
         let prompts = &self.dataset.prompts;

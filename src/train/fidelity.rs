@@ -6,7 +6,7 @@ use super::Target;
 use super::artifact::{attach_adapter, attach_none};
 use crate::adapters::merge::Merged;
 use crate::adapters::peft::PeftAdapter;
-use crate::data::{self, Batch, Sequence, collate};
+use crate::data::{self, Batch, Sequence, Setting, collate};
 use crate::models::{ModelConfig, Opened, Stored};
 use crate::recipe::{BaseCompute, BaseStorage, Recipe};
 use crate::runtime::{BaseSpec, Learner};
@@ -27,7 +27,11 @@ impl Probe {
     /// The first held-out rows of a run, or its first training rows where none are held out; where there is no run, or
     /// its data cannot be read any more, fixed tokens.
     pub fn of(recipe: Option<&Recipe>, opened: &Opened) -> Self {
-        let splits = recipe.map(|recipe| data::load(&recipe.data, &opened.tokenizer, Path::new("")));
+        let load = |recipe: &Recipe| {
+            let setting = Setting::new(recipe.task, &recipe.head);
+            data::load(&recipe.data, &setting, &opened.tokenizer, Path::new(""))
+        };
+        let splits = recipe.map(load);
         match splits {
             Some(Ok(splits)) => match splits.eval {
                 Some(eval) => Self::new(&eval.sequences, "held-out rows"),
@@ -48,9 +52,7 @@ impl Probe {
     fn new(sequences: &[Sequence], what: &str) -> Self {
         let start = |sequence: &Sequence| {
             let mut sequence = sequence.clone();
-            sequence.ids.truncate(TOKENS);
-            sequence.trained.truncate(TOKENS);
-            sequence.document.truncate(TOKENS);
+            sequence.truncate(TOKENS);
             collate(&[&sequence], 0)
         };
         let batches: Vec<Batch> = sequences.iter().take(ROWS).map(start).collect();
