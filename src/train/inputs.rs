@@ -23,7 +23,7 @@ impl Inputs {
             Some(other) => Self { opened: other.opened.clone(), splits: other.splits.clone() },
             None => {
                 let opened = models::open_for(&recipe.model.path, &resolved.root, Some(recipe.task))?;
-            let setting = setting(recipe.task, &recipe.head, &opened);
+                let setting = setting(recipe.task, &recipe.head, &opened);
                 let splits = data::load(&recipe.data, &setting, &opened.tokenizer, &resolved.root)?;
                 Self { opened: Rc::new(opened.with_labels(&splits.labels)?), splits: Rc::new(splits) }
             }
