@@ -32,9 +32,8 @@ impl Rows {
         let task = subject.opened.config.task;
         let recipe = subject.recipe.as_ref();
         let head = recipe.map(|recipe| recipe.head.clone()).unwrap_or_default();
-        let own = |recipe: &lowrank::recipe::Recipe| Data { format: recipe.data.format.clone(), ..recipe.data.clone() };
         let longest = subject.opened.config.positions().min(MAX_LEN);
-        let mut data = recipe.map_or_else(|| Data { max_len: longest, ..Data::of("") }, own);
+        let mut data = recipe.map_or_else(|| Data { max_len: longest, ..Data::of("") }, |recipe| recipe.data.clone());
         let setting = setting(task, &head, &subject.opened);
         let table = match file {
             Some(file) if typed.is_empty() => read_inputs(&file.display().to_string(), &setting, Path::new(""))?,

@@ -145,7 +145,7 @@ fn shown(found: &[Value]) -> String {
         table.render()
     };
     match found.first() {
-        Some(row) if row.get("tags").is_some() => found.iter().map(|row| tagged(row)).collect(),
+        Some(row) if row.get("tags").is_some() => found.iter().map(tagged).collect(),
         Some(row) if row.get("question").is_some() => columns(["answer", "margin", "question"]),
         Some(row) if row.get("number").is_some() => {
             let mut table = Table::new(["number", "text"]);
