@@ -73,8 +73,22 @@ mod tests {
         dirs
     }
 
-    fn models() -> [(ModelConfig, Vec<PathBuf>); 2] {
-        [(tiny::llama(), adapters("llama")), (tiny::qwen2(), adapters("qwen2"))]
+    /// Models and the adapters of each.
+    fn models() -> Vec<(ModelConfig, Vec<PathBuf>)> {
+        let heads = [
+            "bert/seq_cls",
+            "bert/token_cls",
+            "bert/qa",
+            "roberta/seq_cls",
+            "distilbert/seq_cls",
+            "distilbert/features",
+        ];
+        let config = |set: &str| {
+            let path = format!("{}/tests/golden/tasks/{set}/base/config.json", env!("CARGO_MANIFEST_DIR"));
+            ModelConfig::from_json(&std::fs::read(&path).unwrap(), Path::new(&path)).unwrap()
+        };
+        let heads = heads.map(|set| (config(set), adapters(&format!("../tasks/{set}"))));
+        [(tiny::llama(), adapters("llama")), (tiny::qwen2(), adapters("qwen2"))].into_iter().chain(heads).collect()
     }
 
     /// Every key PEFT wrote is one we would write for the modules we select, and the other way round.
@@ -97,7 +111,11 @@ mod tests {
                 }
                 let shared = config.adapter.shared().unwrap();
                 let whole = saved(&modules, &shared, Origin::AdapterFile).unwrap();
-                expected.extend(whole.iter().map(|module| Slot::new(&module.path, Part::Weight).key()));
+                for module in whole {
+                    let bias = module.biased.then_some(Part::Bias);
+                    let parts = [Part::Weight].into_iter().chain(bias);
+                    expected.extend(parts.map(|part| Slot::new(&module.path, part).key()));
+                }
                 assert_eq!(tensors.keys().cloned().collect::<BTreeSet<_>>(), expected, "{}", dir.display());
             }
         }
@@ -123,6 +141,28 @@ mod tests {
                 assert_eq!(read(copy.path(), &model.model_type, &modules).unwrap(), (config, tensors));
             }
         }
+    }
+
+    #[test]
+    fn a_task_has_the_name_that_peft_gives_it() {
+        for (model, dirs) in models() {
+            for dir in dirs {
+                let config = PeftConfig::read(&dir.join(CONFIG_FILE), &model.model_type).unwrap();
+                let ours = PeftConfig::new(config.adapter, "base").for_task(model.task);
+                assert_eq!(ours.task_type, config.task_type, "{}", dir.display());
+            }
+        }
+    }
+
+    /// `all-linear` of PEFT takes the pooler too, which nothing is computed with where hidden states are the result.
+    #[test]
+    fn an_idle_pooler_is_passed_over_with_a_word() {
+        let set = format!("{}/tests/golden/tasks/bert/features", env!("CARGO_MANIFEST_DIR"));
+        let opened = crate::models::open(&format!("{set}/base"), Path::new("/")).unwrap();
+        let (config, tensors) =
+            read(&Path::new(&set).join("adapters/lora_all_linear"), "bert", &Module::list(&opened.config)).unwrap();
+        assert!(config.warnings.len() == 1 && config.warnings[0].contains("pooler"), "{:?}", config.warnings);
+        assert!(tensors.len() == 24 && tensors.keys().all(|name| name.contains("encoder.layer")));
     }
 
     #[test]

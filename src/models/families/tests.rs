@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::models::arranged::{Arranged, transposed};
-use crate::models::{Safetensors, open, write_untrained};
+use crate::models::{Safetensors, open, open_for, write_untrained};
+use crate::nn::Unit;
 use crate::tensors::{HostTensors, encode};
 
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 20] = [
     "llama",
     "qwen2",
     "qwen3",
@@ -23,6 +24,13 @@ const FAMILIES: [&str; 13] = [
     "qwen2_moe",
     "qwen3_moe",
     "deepseek",
+    "../tasks/bert/seq_cls",
+    "../tasks/bert/qa",
+    "../tasks/bert/features",
+    "../tasks/roberta/seq_reg",
+    "../tasks/roberta/token_cls",
+    "../tasks/distilbert/seq_cls",
+    "../tasks/llama/token_cls",
 ];
 
 fn base(family: &str) -> PathBuf {
@@ -85,6 +93,20 @@ fn other_maths_is_refused_by_name() {
         ("deepseek", "aux_loss_alpha", json!(0.001)),
         ("deepseek", "scoring_func", json!("sigmoid")),
         ("deepseek", "moe_layer_freq", json!(2)),
+        ("../tasks/bert/qa", "position_embedding_type", json!("relative_key")),
+        ("../tasks/bert/qa", "is_decoder", json!(true)),
+        ("../tasks/bert/qa", "add_cross_attention", json!(true)),
+        ("../tasks/bert/qa", "hidden_act", json!("silu")),
+        ("../tasks/bert/qa", "layer_norm_eps", json!(0)),
+        ("../tasks/bert/qa", "type_vocab_size", json!(0)),
+        ("../tasks/bert/qa", "num_attention_heads", json!(5)),
+        ("../tasks/roberta/qa", "intermediate_size", json!(null)),
+        ("../tasks/roberta/qa", "max_position_embeddings", json!(2)),
+        ("../tasks/distilbert/qa", "activation", json!("silu")),
+        ("../tasks/distilbert/qa", "dim", json!(0)),
+        ("../tasks/distilbert/qa", "n_heads", json!(5)),
+        ("../tasks/distilbert/qa", "n_layers", json!(null)),
+        ("../tasks/distilbert/qa", "hidden_dim", json!(0)),
     ] {
         let message = match with(family, key, value.clone()) {
             Ok(_) => panic!("{family}: {key} {value} was accepted"),
@@ -104,6 +126,64 @@ fn absent_keys_have_the_defaults_of_transformers() {
     let glm = with("glm4", "rope_parameters", json!(null)).unwrap();
     assert_eq!(GlmConfig::of(&glm.architecture).unwrap().partial_rotary_factor, 0.5);
     assert_eq!(with("qwen3", "head_dim", json!(null)).unwrap().head_dim, 128);
+}
+
+#[test]
+fn positions_are_those_of_the_table_that_texts_may_have() {
+    assert_eq!(config("../tasks/bert/qa").positions(), 32);
+    assert_eq!(config("../tasks/roberta/qa").positions(), 34 - 2);
+    assert_eq!(with("../tasks/roberta/qa", "pad_token_id", json!(0)).unwrap().positions(), 34 - 1);
+    assert_eq!(with("../tasks/roberta/qa", "pad_token_id", json!(null)).unwrap().positions(), 34 - 2);
+}
+
+#[test]
+fn units_go_by_their_names() {
+    for (name, unit) in Unit::NAMES {
+        let bert = with("../tasks/bert/qa", "hidden_act", json!(name)).unwrap();
+        assert_eq!(BertConfig::of(&bert.architecture).unwrap().hidden_act, unit);
+    }
+    let distilbert = with("../tasks/distilbert/qa", "activation", json!(null)).unwrap();
+    assert_eq!(DistilBertConfig::of(&distilbert.architecture).unwrap().activation, Unit::Gelu);
+}
+
+#[test]
+fn encoders_do_not_generate() {
+    for set in ["bert/features", "roberta/qa", "distilbert/seq_cls"] {
+        let path = base("../tasks").parent().unwrap().join(set).join("base").display().to_string();
+        let error = open(&path, Path::new("/")).unwrap().check_generates().unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("does not generate"), "{error}");
+        let Err(error) = open_for(&path, Path::new("/"), Some(Task::CausalLm)) else { panic!("{set} is a decoder") };
+        assert!(error.to_string().contains("causal_lm") && error.to_string().contains("token_cls"), "{error}");
+    }
+    open("tiny", Path::new("")).unwrap().check_generates().unwrap();
+}
+
+/// Files that came from TensorFlow: other names of the norms, numbers of positions, and a head for masked tokens.
+#[test]
+fn old_files_of_bert_are_the_same_model() {
+    let base = base("../tasks/bert/features");
+    let opened = open(&base.display().to_string(), Path::new("/")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    opened.tokenizer.save(dir.path()).unwrap();
+    let keys = std::fs::read_to_string(base.join("config.json")).unwrap().replace("BertModel", "BertForMaskedLM");
+    std::fs::write(dir.path().join("config.json"), keys).unwrap();
+    let file = base.join("model.safetensors");
+    let stored = crate::tensors::decode(&std::fs::read(&file).unwrap(), &file).unwrap();
+    let renamed = |name: &str| {
+        let name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
+        format!("bert.{name}")
+    };
+    let mut old: HostTensors = stored.iter().map(|(name, tensor)| (renamed(name), tensor.clone())).collect();
+    for extra in ["bert.embeddings.position_ids", "cls.predictions.bias", "cls.predictions.transform.LayerNorm.gamma"] {
+        old.insert(extra.into(), old["bert.embeddings.LayerNorm.gamma"].clone());
+    }
+    std::fs::write(dir.path().join("model.safetensors"), encode(&old).unwrap()).unwrap();
+    let old = open(&dir.path().display().to_string(), Path::new("/")).unwrap();
+    assert_eq!(old.config, opened.config);
+    for (name, _) in opened.config.tensors() {
+        assert_eq!(old.weights.read(&name).unwrap(), opened.weights.read(&name).unwrap(), "{name}");
+    }
 }
 
 /// Old files of GPT-2: no prefix, and the causal mask among the weights.
