@@ -42,7 +42,8 @@ pub struct Batch {
     pub rows: usize,
     pub len: usize,
     pub ids: Vec<i32>,
-    /// Class to predict at each position, or [`IGNORE`]: the next token of the same document, or a label.
+    /// Class to predict at each position (of the decoder, where there is one), or [`IGNORE`]: the next token of the same document,
+    /// or a label.
     pub targets: Vec<i32>,
     /// 0 for padding, otherwise 1 + document number.
     pub segment: Vec<i32>,
@@ -50,7 +51,19 @@ pub struct Batch {
     pub position: Vec<i32>,
     /// Which of two texts each token is of, 0 or 1; empty where no row has two, or the model does not tell them apart.
     pub token_type: Vec<i32>,
+    /// What a decoder reads beside the tokens.
+    pub decoder: Option<Decoder>,
     pub goal: Goal,
+}
+
+/// The decoder's rectangle of `rows × len`, right-padded, row-major: each target text shifted right by one, so that position `i` has
+/// read `start, t1, ..., ti` and is to say `t(i+1)`, which is in [`Batch::targets`]; the last says `eos`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decoder {
+    pub len: usize,
+    pub ids: Vec<i32>,
+    /// 0 for padding, otherwise 1.
+    pub segment: Vec<i32>,
 }
 
 /// What the loss of a batch compares.
@@ -78,8 +91,15 @@ impl Batch {
         }
     }
 
-    /// Tokens without padding.
+    /// Tokens without padding, those of the decoder too.
     pub fn tokens(&self) -> usize {
-        self.segment.iter().filter(|&&segment| segment != 0).count()
+        let decoder = self.decoder.as_ref().map_or([].as_slice(), |decoder| &decoder.segment);
+        self.segment.iter().chain(decoder).filter(|&&segment| segment != 0).count()
+    }
+
+    /// Tokens of each row before those that [`Self::targets`] are about, all rows together: those of the encoder, where there is a
+    /// decoder.
+    pub fn read_before(&self) -> usize {
+        if self.decoder.is_some() { self.ids.len() } else { 0 }
     }
 }
