@@ -97,8 +97,7 @@ impl Batch {
         self.segment.iter().chain(decoder).filter(|&&segment| segment != 0).count()
     }
 
-    /// Tokens of each row before those that [`Self::targets`] are about, all rows together: those of the encoder, where there is a
-    /// decoder.
+    /// Tokens before those that [`Self::targets`] are about: those of the encoder, where there is a decoder.
     pub fn read_before(&self) -> usize {
         if self.decoder.is_some() { self.ids.len() } else { 0 }
     }

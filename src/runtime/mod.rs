@@ -136,14 +136,14 @@ pub trait Learner {
     /// Path and shape of every parameter that trains, in module order.
     fn trainable(&self) -> IndexMap<String, Vec<usize>>;
 
-    /// Logits of every position, `[rows × len × vocab]`, row-major.
+    /// Logits of every position, `[rows × len × vocab]`, row-major; where there is a decoder, of its positions.
     fn logits(&self, batch: &Batch) -> Result<Vec<f32>>;
     /// Summed negative log-likelihood of the trained positions, in nats.
     fn loss(&self, batch: &Batch) -> Result<f64>;
     /// For each adapted linear module the sum of ‖correction‖² over the positions that are not padding, in module order.
     /// Modules whose method does not report its correction are absent.
     fn update_energy(&self, batch: &Batch) -> Result<IndexMap<String, f64>>;
-    /// Continues `prompt` up to the model's last position; each new token goes to `on_token`, which ends the text by returning false.
+    /// Continues `prompt` up to the model's last position, or answers it, where an encoder reads it; each new token goes to `on_token`, which ends the text by returning false.
     fn generate(&self, prompt: &[u32], sampling: &Sampling, on_token: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>>;
 
     /// Adds the gradients of one batch to those gathered since the last step. A non-finite loss adds nothing.

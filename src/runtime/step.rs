@@ -15,6 +15,14 @@ use crate::models::Model;
 use crate::nn::params::{GradMap, Register};
 use crate::nn::{Layout, Pass};
 
+/// Hidden states of the tokens that the targets are about, of all `[n, hidden]`: those of the decoder, where there is one.
+pub(super) fn answering<B: LowRankBackend>(hidden: Tensor<B, 2>, batch: &Batch) -> Tensor<B, 2> {
+    match batch.read_before() {
+        0 => hidden,
+        before => hidden.slice_dim(0, before..),
+    }
+}
+
 /// Summed loss `[1]` from hidden states `[n, hidden]`; only trained positions reach the head.
 pub(super) fn loss<B: LowRankBackend>(
     model: &Model<B>,
@@ -29,7 +37,7 @@ pub(super) fn loss<B: LowRankBackend>(
         return None;
     }
     let device = hidden.device();
-    let hidden = hidden.select(0, Tensor::from_data(TensorData::from(&positions[..]), &device));
+    let hidden = answering(hidden, batch).select(0, Tensor::from_data(TensorData::from(&positions[..]), &device));
     let targets = Tensor::<B, 1, Int>::from_data(TensorData::from(&targets[..]), &device);
     Some(model.loss(hidden, targets, pass))
 }

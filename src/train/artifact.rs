@@ -19,7 +19,8 @@ pub fn files(job: &Job, values: HostTensors) -> Result<Vec<(String, Vec<u8>)>> {
     let modules = Module::list(&job.opened.config);
     let (saved_as, values) = spec.export(values, &job.selected)?;
     let tensors = peft::to_file(values, &saved_as, &modules)?;
-    peft::to_files(&PeftConfig::new(saved_as, job.recipe.model.path.clone()), &tensors, &modules)
+    let config = PeftConfig::new(saved_as, job.recipe.model.path.clone()).for_task(job.opened.config.task);
+    peft::to_files(&config, &tensors, &modules)
 }
 
 fn model_files(job: &Job, values: HostTensors) -> Result<Vec<(String, Vec<u8>)>> {

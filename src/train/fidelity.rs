@@ -6,7 +6,7 @@ use super::Target;
 use super::artifact::{attach_adapter, attach_none};
 use crate::adapters::merge::Merged;
 use crate::adapters::peft::PeftAdapter;
-use crate::data::{self, Batch, Sequence, collate};
+use crate::data::{self, Batch, Decoder, Sequence, collate};
 use crate::models::{ModelConfig, Opened, Stored};
 use crate::recipe::{BaseCompute, BaseStorage, Recipe};
 use crate::runtime::{BaseSpec, Learner};
@@ -30,28 +30,35 @@ impl Probe {
         let splits = recipe.map(|recipe| data::load(&recipe.data, &opened.tokenizer, Path::new("")));
         match splits {
             Some(Ok(splits)) => match splits.eval {
-                Some(eval) => Self::new(&eval.sequences, "held-out rows"),
-                None => Self::new(&splits.train.sequences, "training rows"),
+                Some(eval) => Self::new(&opened.config, &eval.sequences, "held-out rows"),
+                None => Self::new(&opened.config, &splits.train.sequences, "training rows"),
             },
             Some(Err(error)) => {
                 let reason = error.to_string();
                 let reason = reason.lines().next().unwrap_or_default();
                 Self::new(
+                    &opened.config,
                     &fixed(&opened.config),
                     &format!("rows of fixed tokens, the run's data not being there ({reason})"),
                 )
             }
-            None => Self::new(&fixed(&opened.config), "rows of fixed tokens"),
+            None => Self::new(&opened.config, &fixed(&opened.config), "rows of fixed tokens"),
         }
     }
 
-    fn new(sequences: &[Sequence], what: &str) -> Self {
+    fn new(config: &ModelConfig, sequences: &[Sequence], what: &str) -> Self {
         let start = |sequence: &Sequence| {
             let mut sequence = sequence.clone();
             sequence.ids.truncate(TOKENS);
             sequence.trained.truncate(TOKENS);
             sequence.document.truncate(TOKENS);
-            collate(&[&sequence], 0)
+            let mut batch = collate(&[&sequence], 0);
+            // Rows that name no text for a decoder are read by it too.
+            if let Some(start) = config.architecture.family().decoder_start().filter(|_| batch.decoder.is_none()) {
+                let ids = [&[start as i32][..], &batch.ids[..batch.len - 1]].concat();
+                batch.decoder = Some(Decoder { len: batch.len, ids, segment: batch.segment.clone() });
+            }
+            batch
         };
         let batches: Vec<Batch> = sequences.iter().take(ROWS).map(start).collect();
         let tokens: usize = batches.iter().map(Batch::tokens).sum();

@@ -13,6 +13,7 @@ use super::fields::{Fields, brief, is_active, printable};
 use super::{form, stacked};
 use crate::adapters::{AdapterConfig, Module};
 use crate::error::InputError;
+use crate::recipe::Task;
 use crate::{Error, Result};
 
 /// Largest `adapter_config.json` that is read, in bytes.
@@ -68,6 +69,19 @@ impl PeftConfig {
         let task_type = Some("CAUSAL_LM".into());
         let adapter = adapter.into();
         Self { adapter, base_model_name_or_path: base.into(), task_type, warnings: Vec::new() }
+    }
+
+    /// The same of a model for `task`.
+    pub fn for_task(self, task: Task) -> Self {
+        let task_type = match task {
+            Task::CausalLm => "CAUSAL_LM",
+            Task::SeqCls => "SEQ_CLS",
+            Task::TokenCls => "TOKEN_CLS",
+            Task::QuestionAns => "QUESTION_ANS",
+            Task::Seq2seqLm => "SEQ_2_SEQ_LM",
+            Task::FeatureExtraction => "FEATURE_EXTRACTION",
+        };
+        Self { task_type: Some(task_type.into()), ..self }
     }
 
     /// Reads a file of at most 1 MiB. Errors name the file and the key.
