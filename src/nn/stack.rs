@@ -226,3 +226,26 @@ fn unscaled<B: Backend>(
     let scale = (q.dims()[3] as f64).sqrt();
     join_heads(attend(q.mul_scalar(scale), k, v, mask))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tables of transformers, for distances from -200 to 200.
+    #[test]
+    fn buckets_grow_with_the_logarithm() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tasks/t5/seq2seq_relu_tied");
+        let bytes = std::fs::read(format!("{dir}/fixtures.safetensors")).unwrap();
+        let fixtures = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        for (count, max_distance) in [(8, 12), (32, 128), (16, 20)] {
+            for (stack, name) in [(Stack::Encoder, "bidirectional"), (Stack::Decoder, "causal")] {
+                let expected = fixtures.tensor(&format!("buckets.{count}.{max_distance}.{name}")).unwrap();
+                let buckets = Buckets { stack, count, max_distance };
+                for (distance, bucket) in (-200..=200).zip(expected.data().chunks_exact(8)) {
+                    let bucket = i64::from_le_bytes(bucket.try_into().unwrap());
+                    assert_eq!(i64::from(buckets.of(distance)), bucket, "{count} {max_distance} {name} {distance}");
+                }
+            }
+        }
+    }
+}
