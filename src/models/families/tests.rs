@@ -154,7 +154,7 @@ fn a_copy_of_the_table_is_no_head() {
     for copy in ["lm_head", "encoder.embed_tokens", "decoder.embed_tokens"] {
         tensors.insert(format!("{copy}.weight"), tensors["shared.weight"].clone());
     }
-    let mut tied = |tensors: &HostTensors| {
+    let tied = |tensors: &HostTensors| {
         std::fs::write(dir.path().join("model.safetensors"), encode(tensors).unwrap()).unwrap();
         let config = open(&dir.path().display().to_string(), Path::new("/")).unwrap().config;
         let text = config.to_json("float32").to_string();
