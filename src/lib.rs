@@ -3,7 +3,7 @@
 //! The spine, in order: a [`recipe`] resolves to a plan, a [`runtime::Runtime`] picks the backend,
 //! [`models`] loads the frozen base, [`adapters`] injects the trainable terms, [`data`] makes batches,
 //! [`train`] runs the loop and speaks in [`events`], which the console, the `dashboard` and
-//! `metrics.jsonl` read; [`checkpoint`] makes it survive a kill. [`compare`] makes a report of what runs wrote.
+//! `metrics.jsonl` read; [`checkpoint`] makes it survive a kill. [`metrics`] scores what a model answers, [`compare`] makes a report of what runs wrote.
 
 pub mod adapters;
 pub mod checkpoint;
@@ -14,10 +14,12 @@ pub mod data;
 pub mod error;
 pub mod events;
 pub mod linalg;
+pub mod metrics;
 pub mod models;
 pub mod nn;
 pub mod optim;
 mod plot;
+pub mod predict;
 pub mod recipe;
 pub mod runtime;
 pub mod tensors;

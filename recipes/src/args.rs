@@ -50,6 +50,10 @@ pub enum Command {
     Eval(eval::Eval),
     /// Continue a prompt with a run, an adapter or a model
     Generate(generate::Generate),
+    /// Classify, tag or answer with a run, an adapter or a model that has a head
+    Predict(predict::Predict),
+    /// Write vectors of texts
+    Embed(embed::Embed),
     /// Write the base with its adapter merged in, or several adapters as one
     Merge(merge::Merge),
     /// Write an adapter as plain LoRA, of a smaller rank if asked for

@@ -4,6 +4,7 @@
 pub mod device;
 pub mod features;
 pub mod report_error;
+pub mod rows;
 pub mod shipped;
 pub mod stdout;
 pub mod table;

@@ -251,7 +251,8 @@ macro_rules! method_config {
             $($(#[$doc])* pub $field: $type,)*
             /// Probability that an input of the adapter branch is dropped while training.
             pub dropout: f64,
-            /// Which linear layers (or embeddings) get a correction.
+            /// Which linear layers (or embeddings) get a correction; those that PEFT has for the model's family when left out.
+            #[serde(default = "crate::adapters::Targets::of_family")]
             pub targets: $crate::adapters::Targets,
             /// Modules that `targets` names and that stay as they are: suffixes or one regular expression.
             pub exclude: $crate::adapters::Targets,
@@ -297,13 +298,20 @@ macro_rules! method_config {
 }
 pub(crate) use method_config;
 
-/// A list of name suffixes, `"all-linear"`, or one regular expression over the whole module path.
+/// A list of name suffixes, `"all-linear"`, `"default"`, or one regular expression over the whole module path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Targets {
     Names(Vec<String>),
-    /// `all-linear` or a regular expression.
+    /// `all-linear`, `default` (PEFT's for the model's family) or a regular expression.
     Pattern(String),
+}
+
+impl Targets {
+    /// What a recipe that says nothing means: the model's family decides.
+    pub fn of_family() -> Self {
+        Targets::Pattern("default".into())
+    }
 }
 
 impl Default for Targets {

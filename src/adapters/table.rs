@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::method::{Method, Moment, Rule, Start};
-use super::{Findings, FullConfig, NoneConfig, Selected, Spec};
+use super::{Findings, FullConfig, NoneConfig, Selected, Spec, Targets};
 use crate::Result;
 use crate::nn::{Embedding, Linear, Pass};
 
@@ -25,6 +25,12 @@ pub struct Row {
     pub trains: &'static str,
     pub parameters: &'static str,
     pub paper: &'static str,
+}
+
+/// See [`AdapterConfig::open_keys`].
+pub struct OpenKeys<'a> {
+    pub targets: &'a mut Targets,
+    pub modules_to_save: &'a mut Vec<String>,
 }
 
 macro_rules! adapters {
@@ -102,6 +108,16 @@ macro_rules! adapters {
             pub fn spec(&self) -> Option<&dyn Spec> {
                 match self {
                     $(Self::$variant(config) => Some(config),)*
+                    Self::Full(_) | Self::None(_) => None,
+                }
+            }
+
+            /// The keys that a model decides where the recipe leaves them open; none for `full` and `none`.
+            pub fn open_keys(&mut self) -> Option<OpenKeys<'_>> {
+                match self {
+                    $(Self::$variant(config) => Some(OpenKeys {
+                        targets: &mut config.targets, modules_to_save: &mut config.modules_to_save,
+                    }),)*
                     Self::Full(_) | Self::None(_) => None,
                 }
             }

@@ -14,11 +14,67 @@ pub enum Better {
     Higher,
 }
 
-/// Parts of names of errors; a metric that has none of them is better when it is higher.
+/// How a value is written for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A share from 0 to 1, in percent.
+    Percent,
+    Number,
+}
+
+/// A metric that the tasks of this crate report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// As events and files name it.
+    pub name: &'static str,
+    /// As people read it.
+    pub label: &'static str,
+    pub better: Better,
+    pub form: Form,
+}
+
+const METRICS: [Metric; 17] = {
+    use Better::{Higher, Lower};
+    use Form::{Number, Percent};
+    [
+        metric("accuracy", "accuracy", Higher, Percent),
+        metric("macro_f1", "macro F1", Higher, Percent),
+        metric("micro_f1", "micro F1", Higher, Percent),
+        metric("matthews", "Matthews correlation", Higher, Number),
+        metric("pearson", "Pearson correlation", Higher, Number),
+        metric("spearman", "Spearman correlation", Higher, Number),
+        metric("precision", "precision", Higher, Percent),
+        metric("recall", "recall", Higher, Percent),
+        metric("f1", "F1", Higher, Percent),
+        metric("exact_match", "exact match", Higher, Percent),
+        metric("bleu", "BLEU", Higher, Number),
+        metric("rouge_l", "ROUGE-L", Higher, Number),
+        metric("recall_at_1", "recall@1", Higher, Percent),
+        metric("recall_at_5", "recall@5", Higher, Percent),
+        metric("recall_at_10", "recall@10", Higher, Percent),
+        metric("perplexity", "perplexity", Lower, Number),
+        metric("loss", "loss [nats]", Lower, Number),
+    ]
+};
+
+const fn metric(name: &'static str, label: &'static str, better: Better, form: Form) -> Metric {
+    Metric { name, label, better, form }
+}
+
+impl Metric {
+    pub fn named(name: &str) -> Option<&'static Self> {
+        METRICS.iter().find(|metric| metric.name == name)
+    }
+}
+
+/// Parts of names of errors; a metric not of this crate that has none of them is better when it is higher.
 const ERRORS: [&str; 9] = ["loss", "perplexity", "error", "mse", "rmse", "mae", "wer", "cer", "bits"];
 
 /// `eval_loss` is better when it is lower, `exact_match` when it is higher.
 pub fn better(name: &str) -> Better {
+    if let Some(metric) = Metric::named(name) {
+        return metric.better;
+    }
     let is_error = name.split(|c: char| !c.is_alphanumeric()).any(|word| ERRORS.contains(&word));
     if is_error { Better::Lower } else { Better::Higher }
 }
@@ -74,8 +130,19 @@ impl Better {
 
 /// `exact_match` as people read it.
 pub fn label(name: &str) -> String {
+    if let Some(metric) = Metric::named(name) {
+        return metric.label.into();
+    }
     let unit = if name.ends_with("_loss") { " [nats]" } else { "" };
     name.replace('_', " ") + unit
+}
+
+/// The value of a metric as people read it: `45.19 %` of `exact_match`, `31.14` of `bleu`.
+pub fn written(name: &str, value: f64) -> String {
+    match Metric::named(name).map(|metric| metric.form) {
+        Some(Form::Percent) if value.is_finite() => format!("{:.2} %", 100.0 * value),
+        _ => number(value),
+    }
 }
 
 /// Four significant digits, or four decimals where that is more.
@@ -114,6 +181,26 @@ mod tests {
             use Better::{Higher, Lower};
             [Lower, Lower, Higher, Higher, Lower, Higher]
         });
+    }
+
+    #[test]
+    fn metrics_of_the_tasks_are_called_and_written_as_is_customary() {
+        let told = |name: &str, value| format!("{} {}", label(name), written(name, value));
+        assert_eq!(told("macro_f1", 0.45191), "macro F1 45.19 %");
+        assert_eq!(told("bleu", 31.1403), "BLEU 31.14");
+        assert_eq!(told("recall_at_10", 1.0), "recall@10 100.00 %");
+        assert_eq!(told("matthews", -0.5), "Matthews correlation -0.5000");
+        assert_eq!(told("loss", 2.0), "loss [nats] 2.0000");
+        assert_eq!(told("accuracy", f64::NAN), "accuracy NaN");
+        assert_eq!(told("their_score", 0.5), "their score 0.5000");
+        assert_eq!(told("eval_loss", 0.5), "eval loss [nats] 0.5000");
+    }
+
+    #[test]
+    fn no_name_has_two_rows() {
+        for metric in &METRICS {
+            assert_eq!(Metric::named(metric.name), Some(metric));
+        }
     }
 
     #[test]

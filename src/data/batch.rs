@@ -1,5 +1,7 @@
 //! Token sequences and the rectangular batches made of them. No tensors here.
 
+use crate::recipe::{Head, Pooling};
+
 /// Target value of a position that carries no loss.
 pub const IGNORE: i32 = -1;
 
@@ -7,7 +9,8 @@ pub const IGNORE: i32 = -1;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sequence {
     pub ids: Vec<u32>,
-    /// Whether the loss counts the prediction *of* this token; the first token never counts.
+    /// Whether the loss counts the token: of its own tokens the prediction *of* this one (the first never counts), of a class or
+    /// number what is said *at* it, of a span the tokens of the answer, of a vector every token. A source trains none.
     pub trained: Vec<bool>,
     /// Document number of each token, from 0: attention stays inside a document.
     pub document: Vec<u32>,
@@ -23,6 +26,8 @@ pub enum Answer {
     /// Its own tokens.
     #[default]
     Tokens,
+    /// Nothing, as when predicting: the row is read, and its batch has class 0 wherever a class would be asked for.
+    Unknown,
     /// A class of the whole row, an index into the labels.
     Class(u32),
     /// A number about the whole row.
@@ -34,6 +39,8 @@ pub enum Answer {
     /// Texts that this one should be like, the first of them, and unlike, the others; with a score of the first where the data has
     /// one, which is evaluated and not trained on.
     Alike { others: Vec<Sequence>, score: Option<f32> },
+    /// Another text, by a decoder: from the token that decoders start with to `eos`, both included.
+    Text(Vec<u32>),
 }
 
 /// A rectangle of `rows × len` tokens, right-padded, row-major.
@@ -76,9 +83,55 @@ pub enum Goal {
     Numbers(Vec<f32>),
     /// First and last position of the answer of each row: the mean of both cross-entropies over all positions, summed over rows.
     Spans(Vec<[i32; 2]>),
-    /// So many first rows are anchors, as many after them what each should be like, and the rest what none should: in-batch
-    /// contrast, summed over anchors.
-    Alike(usize),
+    /// In-batch contrast, summed over anchors.
+    Alike(Contrast),
+}
+
+/// Which rows of a batch should be like which: the first are anchors, as many after them what each should be like, and the rest what
+/// none should.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Contrast {
+    pub anchors: usize,
+    pub pooling: Pooling,
+    /// What similarities are divided by.
+    pub temperature: f64,
+}
+
+impl Contrast {
+    /// Under the defaults of `[head]`.
+    pub fn of(anchors: usize) -> Self {
+        let Head { pooling, temperature, .. } = Head::default();
+        Self { anchors, pooling, temperature }
+    }
+}
+
+impl Sequence {
+    /// Keeps the first `len` tokens, with what is asked about them.
+    pub fn truncate(&mut self, len: usize) {
+        self.ids.truncate(len);
+        self.trained.truncate(len);
+        self.document.truncate(len);
+        self.token_type.truncate(len);
+        if let Answer::Tags(tags) = &mut self.answer {
+            tags.truncate(len);
+        }
+    }
+
+    /// Tokens that the loss counts.
+    pub fn counted(&self) -> usize {
+        match &self.answer {
+            Answer::Text(_) => self.decoded(),
+            _ => self.trained.iter().filter(|&&trained| trained).count(),
+        }
+    }
+
+    /// Tokens that a decoder reads, and says, beside the row's own.
+    pub fn decoded(&self) -> usize {
+        match &self.answer {
+            Answer::Text(ids) => ids.len().saturating_sub(1),
+            _ => 0,
+        }
+    }
 }
 
 impl Batch {
@@ -87,18 +140,37 @@ impl Batch {
         match self.goal {
             Goal::Classes | Goal::Numbers(_) => self.targets.iter().filter(|&&target| target != IGNORE).count(),
             Goal::Spans(_) => self.rows,
-            Goal::Alike(anchors) => anchors,
+            Goal::Alike(contrast) => contrast.anchors,
         }
+    }
+
+    /// The same, its contrast as a recipe's head has it.
+    pub fn under(mut self, head: &Head) -> Self {
+        if let Goal::Alike(contrast) = &mut self.goal {
+            (contrast.pooling, contrast.temperature) = (head.pooling, head.temperature);
+        }
+        self
+    }
+
+    /// Share of each token in its row's vector, `[rows, rows × len]`: the vectors are this times the tokens' own.
+    pub fn pooling_weights(&self, pooling: Pooling) -> Vec<f32> {
+        let n = self.rows * self.len;
+        let mut weights = vec![0.0; self.rows * n];
+        for row in 0..self.rows {
+            let tokens: Vec<usize> = (row * self.len..(row + 1) * self.len).filter(|&i| self.segment[i] != 0).collect();
+            let of_row = &mut weights[row * n..(row + 1) * n];
+            match pooling {
+                Pooling::Mean => tokens.iter().for_each(|&i| of_row[i] = 1.0 / tokens.len() as f32),
+                Pooling::Cls => tokens.first().into_iter().for_each(|&i| of_row[i] = 1.0),
+                Pooling::Last => tokens.last().into_iter().for_each(|&i| of_row[i] = 1.0),
+            }
+        }
+        weights
     }
 
     /// Tokens without padding, those of the decoder too.
     pub fn tokens(&self) -> usize {
         let decoder = self.decoder.as_ref().map_or([].as_slice(), |decoder| &decoder.segment);
         self.segment.iter().chain(decoder).filter(|&&segment| segment != 0).count()
-    }
-
-    /// Tokens before those that [`Self::targets`] are about: those of the encoder, where there is a decoder.
-    pub fn read_before(&self) -> usize {
-        if self.decoder.is_some() { self.ids.len() } else { 0 }
     }
 }

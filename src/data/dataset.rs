@@ -1,25 +1,27 @@
 //! Encoded rows, and an account of what became of every row read.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::encode::{Encoded, Encoder, Note, Prompt};
-use super::{Example, Sequence};
+use super::{Example, Reference, Sequence};
 use crate::error::InputError;
 use crate::recipe::{Data, OverLength};
 use crate::{Error, Result};
 
 /// What one side of the split gives the model.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dataset {
     /// Rows, or packs of rows: what goes through the model.
     pub sequences: Vec<Sequence>,
     /// One per used row that has a prompt, in the order of the rows: for scoring by generation.
     pub prompts: Vec<Prompt>,
+    /// What outputs about the sequences are read back with.
+    pub reference: Reference,
     pub report: Report,
 }
 
@@ -96,7 +98,7 @@ pub(super) fn build(examples: &Examples, encoder: &Encoder, data: &Data) -> Resu
     let encode =
         |(row, example): &(usize, Example)| encoder.encode(example).map_err(|error| examples.located(*row, error));
     let encoded: Vec<Result<Encoded, InputError>> = examples.rows.par_iter().map(encode).collect();
-    let mut dataset = Dataset { sequences: Vec::new(), prompts: Vec::new(), report: Report::default() };
+    let mut dataset = Dataset::default();
     let mut notes: IndexMap<Note, usize> = IndexMap::new();
     dataset.report.rows = encoded.len();
     for ((row, _), encoded) in examples.rows.iter().zip(encoded) {
@@ -108,11 +110,10 @@ pub(super) fn build(examples: &Examples, encoder: &Encoder, data: &Data) -> Resu
         }
         dataset.add(encoded, data);
     }
-    dataset.report.warnings =
-        notes.into_iter().map(|(note, count)| Warning::new(note.code(), note.text(), count)).collect();
+    dataset.warn(notes);
     dataset.measure();
     match dataset.report.used {
-        0 => Err(none_left(examples, &dataset.report, data).into()),
+        0 => Err(none_left(&examples.origin, &dataset.report, data).into()),
         _ => Ok(dataset),
     }
 }
@@ -126,9 +127,7 @@ impl Dataset {
                 return;
             }
             self.report.truncated += 1;
-            sequence.ids.truncate(data.max_len);
-            sequence.trained.truncate(data.max_len);
-            sequence.document.truncate(data.max_len);
+            sequence.truncate(data.max_len);
         }
         if !sequence.trained.contains(&true) {
             self.report.untrained += 1;
@@ -138,14 +137,18 @@ impl Dataset {
         self.prompts.extend(prompt);
     }
 
-    fn measure(&mut self) {
+    pub(super) fn warn(&mut self, notes: IndexMap<Note, usize>) {
+        let warning = |(note, count): (Note, usize)| Warning::new(note.code(), note.text(), count);
+        self.report.warnings = notes.into_iter().map(warning).collect();
+    }
+
+    pub(super) fn measure(&mut self) {
         let mut lengths: Vec<usize> = self.sequences.iter().map(|sequence| sequence.ids.len()).collect();
         lengths.sort_unstable();
-        let trained = |sequence: &Sequence| sequence.trained.iter().filter(|&&trained| trained).count();
         let report = &mut self.report;
         report.used = lengths.len();
         report.tokens = lengths.iter().sum();
-        report.trained_tokens = self.sequences.iter().map(trained).sum();
+        report.trained_tokens = self.sequences.iter().map(Sequence::counted).sum();
         report.longest = lengths.last().copied().unwrap_or(0);
         report.shortest = lengths.first().copied().unwrap_or(0);
         report.median = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
@@ -163,14 +166,14 @@ impl Dataset {
     }
 }
 
-fn too_long(tokens: usize, max_len: usize) -> InputError {
+pub(super) fn too_long(tokens: usize, max_len: usize) -> InputError {
     Error::input("the row is longer than data.max_len")
         .found(format!("{tokens} tokens"))
         .expected(format!("at most {max_len}"))
         .hint("over_length = \"drop\" or \"truncate\" goes on without it")
 }
 
-fn none_left(examples: &Examples, report: &Report, data: &Data) -> InputError {
+pub(super) fn none_left(origin: &Path, report: &Report, data: &Data) -> InputError {
     let long = match data.over_length {
         OverLength::Truncate => report.truncated,
         _ => report.dropped_long,
@@ -182,6 +185,6 @@ fn none_left(examples: &Examples, report: &Report, data: &Data) -> InputError {
     let why = reasons.into_iter().filter(|(count, _)| *count > 0);
     let why: Vec<String> = why.map(|(count, reason)| format!("{count} dropped because {reason}")).collect();
     let what = if why.is_empty() { "0 usable rows".to_owned() } else { format!("0 usable rows: {}", why.join(", ")) };
-    let error = Error::input(what).file(&examples.origin);
+    let error = Error::input(what).file(origin);
     if long > 0 { error.hint("raise data.max_len") } else { error }
 }

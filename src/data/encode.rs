@@ -37,6 +37,8 @@ pub enum Note {
     Touching,
     LastTurnOnly,
     NoEos,
+    SilentWord,
+    AnswerSearched,
 }
 
 impl Note {
@@ -46,6 +48,8 @@ impl Note {
             Note::Touching => "prompt_touches_completion",
             Note::LastTurnOnly => "last_turn_only",
             Note::NoEos => "no_eos",
+            Note::SilentWord => "words_without_token",
+            Note::AnswerSearched => "answer_start_missing",
         }
     }
 
@@ -59,6 +63,8 @@ impl Note {
                 "conversations are rewritten by the chat template as they go on, so only their last answer is trained"
             }
             Note::NoEos => "rows end without an end-of-sequence token, because the tokenizer has none",
+            Note::SilentWord => "rows have words that the tokenizer leaves nothing of; their tags do not count",
+            Note::AnswerSearched => "rows do not say where the answer starts; its first occurrence is taken",
         }
     }
 }
@@ -324,12 +330,16 @@ fn touch(prompt: &str, completion: &str) -> bool {
     text(prompt.chars().next_back()) && text(completion.chars().next())
 }
 
-/// Errors of the tokenizer are about its file or the text; either way the caller adds the row.
 fn checked(ids: Result<Vec<u32>>) -> Result<Vec<u32>, InputError> {
-    ids.map_err(|error| match error {
+    ids.map_err(to_input)
+}
+
+/// Errors of the tokenizer are about its file or the text; either way the caller adds the row.
+pub(super) fn to_input(error: Error) -> InputError {
+    match error {
         Error::Input(error) => *error,
         other => Error::input(other.to_string()),
-    })
+    }
 }
 
 #[cfg(test)]

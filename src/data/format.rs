@@ -212,14 +212,14 @@ fn missing(format: &Format, table: &Table, known: &[&[&str]]) -> InputError {
     }
 }
 
-fn suggest(error: InputError, name: &str, choices: &[&str]) -> InputError {
+pub(super) fn suggest(error: InputError, name: &str, choices: &[&str]) -> InputError {
     match nearest(name, choices.iter().copied()) {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
         None => error,
     }
 }
 
-fn quoted(names: &[&str]) -> String {
+pub(super) fn quoted(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 

@@ -1,8 +1,8 @@
-//! Real rows as the model sees them: token boundaries, the loss mask, lengths and counts.
+//! Real rows as the model sees them: token boundaries, the loss mask, answers, lengths and counts.
 
 use std::fmt::Write;
 
-use super::{Dataset, Sequence, Tokenizer};
+use super::{Answer, Dataset, Reference, Sequence, Tokenizer};
 
 /// How the loss mask is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,17 +13,60 @@ pub enum Style {
     Plain,
 }
 
-/// The first `rows` sequences and what became of all rows. Control characters are escaped.
-pub fn render(dataset: &Dataset, tokenizer: &Tokenizer, rows: usize, style: Style) -> String {
+/// The first `rows` sequences with their answers, and what became of all rows. `labels` are the names of the classes. Control
+/// characters are escaped.
+pub fn render(dataset: &Dataset, labels: &[String], tokenizer: &Tokenizer, rows: usize, style: Style) -> String {
     let mut out = String::new();
     for (index, sequence) in dataset.sequences.iter().take(rows).enumerate() {
-        let trained = sequence.trained.iter().filter(|&&trained| trained).count();
-        let _ = writeln!(out, "sequence {}: {} tokens, {trained} trained", index + 1, sequence.ids.len());
-        let _ = writeln!(out, "{}\n", tokens(sequence, tokenizer, style));
+        let _ = writeln!(out, "sequence {}: {} tokens, {} trained", index + 1, sequence.ids.len(), sequence.counted());
+        let _ = writeln!(out, "{}", tokens(sequence, tokenizer, style));
+        for line in answer(dataset, index, labels, tokenizer, style) {
+            let _ = writeln!(out, "{line}");
+        }
+        out.push('\n');
     }
     counts(&mut out, dataset);
     histogram(&mut out, &dataset.sequences);
     out
+}
+
+/// What is asked about a sequence beside its own tokens, line by line.
+fn answer(dataset: &Dataset, index: usize, labels: &[String], tokenizer: &Tokenizer, style: Style) -> Vec<String> {
+    let sequence = &dataset.sequences[index];
+    let label = |class: usize| labels.get(class).map_or_else(|| class.to_string(), |label| visible(label));
+    match &sequence.answer {
+        Answer::Tokens | Answer::Unknown => Vec::new(),
+        Answer::Class(class) => vec![format!("label     {}", label(*class as usize))],
+        Answer::Number(number) => vec![format!("number    {number}")],
+        Answer::Tags(tags) => {
+            let pieces = tokenizer.pieces(&sequence.ids);
+            let tagged = pieces.iter().zip(tags).filter_map(|(piece, &tag)| Some((piece, usize::try_from(tag).ok()?)));
+            let tagged = tagged.map(|(piece, tag)| format!("{}/{}", visible(piece.trim()), label(tag)));
+            vec![format!("tags      {}", tagged.collect::<Vec<_>>().join(" "))]
+        }
+        Answer::Span([first, last]) => {
+            let text = match &dataset.reference {
+                Reference::Windows { passages, windows } => windows
+                    .get(index)
+                    .and_then(|window| passages.get(window.passage)?.text(window, *first as usize, *last as usize)),
+                _ => None,
+            };
+            vec![text.map_or("answer    none here".into(), |text| format!("answer    {}", visible(text)))]
+        }
+        Answer::Alike { others, score } => {
+            let line = |(at, other): (usize, &Sequence)| {
+                let likeness = if at == 0 { "like  " } else { "unlike" };
+                format!("{likeness}    {}", tokens(other, tokenizer, style))
+            };
+            let score = score.map(|score| format!("score     {score}"));
+            others.iter().enumerate().map(line).chain(score).collect()
+        }
+        Answer::Text(ids) => {
+            let trained = (0..ids.len()).map(|at| at > 0).collect();
+            let text = Sequence { ids: ids.clone(), trained, document: vec![0; ids.len()], ..Sequence::default() };
+            vec![format!("target    {}", tokens(&text, tokenizer, style))]
+        }
+    }
 }
 
 fn tokens(sequence: &Sequence, tokenizer: &Tokenizer, style: Style) -> String {

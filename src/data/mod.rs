@@ -1,4 +1,5 @@
-//! From files of rows to batches of token ids: `rows` → `format` → `template` → `encode` → `pack` → `collate`.
+//! From files of rows to batches of token ids: `rows` → `format` → `template` → `encode` → `pack` → `collate`; for tasks beside
+//! predicting tokens `rows` → `tasks` → `collate`.
 
 mod batch;
 mod collate;
@@ -9,9 +10,11 @@ mod inspect;
 mod messages;
 mod order;
 mod pack;
+mod reference;
 mod rows;
 mod sample;
 pub mod synthetic;
+mod tasks;
 mod template;
 mod tokenizer;
 mod tokenizer_config;
@@ -34,12 +37,14 @@ pub use inspect::{Style, render};
 pub use messages::{Message, Role};
 pub use order::{batches, permutation};
 pub use pack::pack;
-pub use rows::{Row, Table};
+pub use reference::{Passage, Reference, Window, Words};
+pub use rows::{EXTENSIONS, Row, Table, part};
 pub use sample::stratified;
+pub use tasks::{Labels, Reads, Setting, encode_inputs, read_inputs, unfit};
 pub use template::{GenerationPrompt, Template};
 pub use tokenizer::{Special, SpecialTokens, Tokenizer};
 
-use crate::recipe::{Data, EvalData, Format};
+use crate::recipe::{Data, EvalData, Format, Task};
 use crate::{Error, Result};
 use dataset::Examples;
 
@@ -53,6 +58,8 @@ pub struct Splits {
     pub sha256: String,
     /// Tokens after which a generated answer is over.
     pub stop: Vec<u32>,
+    /// Names of the classes, in the order of the head's outputs; empty where the answers are no classes.
+    pub labels: Vec<String>,
 }
 
 /// Decides which rows are held out, whatever the run's seed: runs that differ in the seed alone are
@@ -63,7 +70,14 @@ const SPLIT_SEED: u64 = 0;
 ///
 /// # Errors
 /// Any fault in the files, the columns, the template or the values, with file and row; or no usable row.
-pub fn load(data: &Data, tokenizer: &Tokenizer, root: &Path) -> Result<Splits> {
+pub fn load(data: &Data, setting: &Setting, tokenizer: &Tokenizer, root: &Path) -> Result<Splits> {
+    match setting.task {
+        Task::CausalLm => load_tokens(data, tokenizer, root),
+        _ => tasks::load(data, setting, tokenizer, root),
+    }
+}
+
+fn load_tokens(data: &Data, tokenizer: &Tokenizer, root: &Path) -> Result<Splits> {
     let template = Template::resolve(&data.template, tokenizer, root)?;
     let encoder = Encoder { tokenizer, template: template.as_ref(), loss_on: data.loss_on };
     let mut hash = Sha256::new();
@@ -84,7 +98,7 @@ pub fn load(data: &Data, tokenizer: &Tokenizer, root: &Path) -> Result<Splits> {
             train.report.warnings.push(Warning::new("template_date", text, train.report.used));
         }
     }
-    Ok(Splits { train, eval, sha256: hex(&hash.finalize()), stop: encoder.stop_ids() })
+    Ok(Splits { train, eval, sha256: hex(&hash.finalize()), stop: encoder.stop_ids(), labels: Vec::new() })
 }
 
 fn split(data: &Data, root: &Path, hash: &mut Sha256) -> Result<(Examples, Option<Examples>)> {
@@ -99,21 +113,25 @@ fn split(data: &Data, root: &Path, hash: &mut Sha256) -> Result<(Examples, Optio
     }
 }
 
-/// At least one row on either side; both keep the file's order.
 fn hold_out(all: &Examples, fraction: f64) -> Result<(Examples, Option<Examples>)> {
-    let rows = all.rows.len();
+    let (kept, held) = permuted(all.rows.len(), fraction, &all.origin)?;
+    Ok((all.select(&kept), Some(all.select(&held))))
+}
+
+/// Indices of the rows to train on, and of those held out: at least one on either side, both in the file's order.
+fn permuted(rows: usize, fraction: f64, origin: &Path) -> Result<(Vec<usize>, Vec<usize>)> {
     if !(fraction > 0.0 && fraction < 1.0) {
         let error = Error::input("not a share of the rows").key("data.eval.fraction").found(fraction);
         return Err(error.expected("a number above 0 and below 1").into());
     }
     if rows < 2 {
-        return Err(Error::input("one row cannot be split into training and evaluation").file(&all.origin).into());
+        return Err(Error::input("one row cannot be split into training and evaluation").file(origin).into());
     }
     let held = ((rows as f64 * fraction).round() as usize).clamp(1, rows - 1);
     let mut order = permutation(rows, SPLIT_SEED, 0);
     order[..held].sort_unstable();
     order[held..].sort_unstable();
-    Ok((all.select(&order[held..]), Some(all.select(&order[..held]))))
+    Ok((order[held..].to_vec(), order[..held].to_vec()))
 }
 
 /// The rows of a generated corpus or a file.
@@ -132,7 +150,8 @@ fn examples(source: &str, data: &Data, root: &Path, hash: &mut Sha256) -> Result
 fn generated(name: &str, data: &Data, hash: &mut Sha256) -> Result<Examples> {
     let Some(pairs) = synthetic::pairs(name) else {
         let error = Error::input("no such generated corpus").key("data").found(format!("`synthetic:{name}`"));
-        let known: Vec<String> = synthetic::names().iter().map(|name| format!("`synthetic:{name}`")).collect();
+        let known: Vec<String> =
+            synthetic::names(Task::CausalLm).iter().map(|name| format!("`synthetic:{name}`")).collect();
         return Err(error.expected(known.join(", ")).into());
     };
     if !matches!(data.format, Format::Auto | Format::PromptCompletion) {

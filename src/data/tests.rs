@@ -29,6 +29,11 @@ fn data(train: &str) -> Data {
     }
 }
 
+/// For the task of predicting tokens.
+fn load(data: &Data, tokenizer: &Tokenizer, root: &Path) -> Result<Splits> {
+    super::load(data, &Setting::default(), tokenizer, root)
+}
+
 fn fraction(fraction: f64) -> Option<EvalData> {
     Some(EvalData::Fraction { fraction })
 }
@@ -173,14 +178,14 @@ fn inspection_shows_the_mask_the_counts_and_the_lengths() {
     )]);
     let tokenizer = tokenizer();
     let train = load(&data("d.jsonl"), &tokenizer, dir.path()).unwrap().train;
-    let plain = render(&train, &tokenizer, 1, Style::Plain);
+    let plain = render(&train, &[], &tokenizer, 1, Style::Plain);
     assert!(plain.starts_with("sequence 1: "), "{plain}");
     assert!(plain.contains("<s>|a|:|⏎|\n[b][\\u{1b}]"), "{plain}");
     assert!(plain.contains("[</s>]") && !plain.contains("sequence 2") && !plain.contains('\x1b'), "{plain}");
     assert!(plain.contains("rows      2 read, 2 used in 2 sequences"), "{plain}");
     assert_eq!(plain.matches('#').count(), 2 * 40, "{plain}");
-    let colour = render(&train, &tokenizer, 1, Style::Colour);
+    let colour = render(&train, &[], &tokenizer, 1, Style::Colour);
     assert!(colour.contains("\x1b[30;42m") || colour.contains("\x1b[30;102m"), "{colour}");
     let packed = load(&Data { pack: true, ..data("d.jsonl") }, &tokenizer, dir.path()).unwrap().train;
-    assert!(render(&packed, &tokenizer, 1, Style::Plain).contains("-- document 2 --\n<s>|"));
+    assert!(render(&packed, &[], &tokenizer, 1, Style::Plain).contains("-- document 2 --\n<s>|"));
 }

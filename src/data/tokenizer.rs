@@ -1,5 +1,7 @@
 //! Text to token ids and back: a Hugging Face `tokenizer.json` with its special tokens and chat template.
 
+mod joined;
+
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::tokenizer_config::TokenizerConfig;
 use crate::{Error, Result};
+pub use joined::{Joined, Piece, fit};
 
 /// Ids of the tokens that begin, end and pad a sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -20,7 +20,12 @@ pub struct Arranged {
     to: &'static str,
     /// Weights that are stored `[in, out]`.
     transposed: HashSet<String>,
+    /// Whether the norms go by [`OLD_NORMS`].
+    old_norms: bool,
 }
+
+/// What layer norms are called now, and were called in files that came from TensorFlow.
+const OLD_NORMS: [(&str, &str); 2] = [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")];
 
 impl Arranged {
     /// `source` itself where nothing differs.
@@ -29,15 +34,26 @@ impl Arranged {
         let transposed: HashSet<_> = transposed.map(|module| module.path + ".weight").collect();
         let to = config.head().root;
         let from = stored_root(source.as_ref(), config);
-        if from == to && transposed.is_empty() {
+        let old_norms = source.names().iter().any(|name| OLD_NORMS.iter().any(|(_, old)| name.ends_with(old)));
+        if from == to && transposed.is_empty() && !old_norms {
             return source;
         }
-        Box::new(Self { source, from, to, transposed })
+        Box::new(Self { source, from, to, transposed, old_norms })
     }
 
     /// The file's name of a tensor.
     fn stored(&self, name: &str) -> String {
-        moved(name, self.to, self.from).unwrap_or_else(|| name.to_string())
+        let stored = moved(name, self.to, self.from).unwrap_or_else(|| name.to_string());
+        let old = OLD_NORMS.iter().filter(|_| self.old_norms);
+        let old = old.filter_map(|(new, old)| Some(format!("{}{old}", stored.strip_suffix(new)?))).next();
+        old.unwrap_or(stored)
+    }
+
+    /// The name of one of the file's tensors.
+    fn named(&self, stored: String) -> String {
+        let name = moved(&stored, self.from, self.to).unwrap_or(stored);
+        let new = OLD_NORMS.iter().filter_map(|(new, old)| Some(format!("{}{new}", name.strip_suffix(old)?))).next();
+        new.unwrap_or(name)
     }
 
     /// bitsandbytes transposes before it packs.
@@ -52,8 +68,7 @@ impl WeightSource for Arranged {
     }
 
     fn names(&self) -> Vec<String> {
-        let named = |name: String| moved(&name, self.from, self.to).unwrap_or(name);
-        let mut names: Vec<String> = self.source.names().into_iter().map(named).collect();
+        let mut names: Vec<String> = self.source.names().into_iter().map(|name| self.named(name)).collect();
         names.sort_unstable();
         names
     }
@@ -123,7 +138,7 @@ pub(super) fn is_of_head(name: &str) -> bool {
 }
 
 /// What lies beside backbones in the models of transformers.
-const HEADS: [&str; 9] = [
+const HEADS: [&str; 10] = [
     "lm_head",
     "score",
     "classifier",
@@ -132,6 +147,7 @@ const HEADS: [&str; 9] = [
     "classification_head",
     "cls",
     "vocab_transform",
+    "vocab_layer_norm",
     "vocab_projector",
 ];
 

@@ -57,7 +57,7 @@ pub(super) fn labels(json: &Json<'_>, task: Task) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let Some(names) = json.table("id2label")? else {
-        return Ok((0..json.size_or("num_labels", 2)?).map(generic).collect());
+        return Ok((0..json.size_or("num_labels", 2)?).map(generic_label).collect());
     };
     let name = |i: usize| match names.get(&i.to_string()) {
         Some(Value::String(name)) => Ok(name.clone()),
@@ -67,13 +67,19 @@ pub(super) fn labels(json: &Json<'_>, task: Task) -> Result<Vec<String>> {
 }
 
 /// What transformers calls an output that has no name.
-pub(super) fn generic(i: usize) -> String {
+pub fn generic_label(i: usize) -> String {
     format!("LABEL_{i}")
 }
 
 /// The keys of a `config.json` that say what outputs stand for.
-pub(super) fn label_keys(labels: &[String]) -> Map<String, Value> {
+pub(super) fn label_keys(labels: &[String], task: Task) -> Map<String, Value> {
     let mut keys = Map::new();
+    // A single output is a number.
+    let number = [generic_label(0)];
+    let labels = if task == Task::SeqCls && labels.is_empty() { &number } else { labels };
+    if labels.len() == 1 {
+        keys.insert("problem_type".into(), json!("regression"));
+    }
     if !labels.is_empty() {
         let names = labels.iter().enumerate();
         let id2label: Map<_, _> = names.clone().map(|(i, name)| (i.to_string(), json!(name))).collect();

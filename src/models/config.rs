@@ -107,6 +107,11 @@ impl ModelConfig {
         self.architecture.family().check(self, &checks)
     }
 
+    /// How many tokens of one text have a position.
+    pub fn positions(&self) -> usize {
+        self.architecture.family().positions(self)
+    }
+
     /// Outputs of a classifier.
     pub fn outputs(&self) -> usize {
         self.labels.len().max(1)

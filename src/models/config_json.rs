@@ -83,7 +83,7 @@ impl ModelConfig {
         });
         let aliases = Architecture::common(&self.model_type).map_or(&[][..], |(aliases, _)| aliases);
         let own = self.architecture.family().write(self);
-        let keys = [usual, own, label_keys(&self.labels).into()].into_iter().filter_map(|keys| match keys {
+        let keys = [usual, own, label_keys(&self.labels, self.task).into()].into_iter().filter_map(|keys| match keys {
             Value::Object(keys) => Some(keys),
             _ => None,
         });

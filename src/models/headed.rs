@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lowrank_kernels::four_bit::{Format, Quantised};
 
-use super::class::generic;
+use super::class::generic_label;
 use super::families::HeadLayer;
 use super::{ModelConfig, Opened, WeightSource};
 use crate::adapters::random::Stream;
@@ -50,10 +50,11 @@ impl Opened {
     /// If the file's own head has another number of outputs.
     pub fn with_labels(mut self, labels: &[String]) -> Result<Self> {
         let classifies = matches!(self.config.task, Task::SeqCls | Task::TokenCls);
-        if classifies && self.fresh_head.is_empty() && labels.len() != self.config.labels.len() {
+        let outputs = labels.len().max(1);
+        if classifies && self.fresh_head.is_empty() && outputs != self.config.outputs() {
             let error = Error::input("the model's head does not fit the labels").file(self.weights.path());
             let error = error.found(format!("{} outputs ({})", self.config.outputs(), named(&self.config.labels)));
-            return Err(error.expected(format!("{} labels ({})", labels.len(), named(labels))).into());
+            return Err(error.expected(format!("{outputs} for the labels ({})", named(labels))).into());
         }
         if classifies {
             self.config.labels = labels.to_vec();
@@ -81,7 +82,7 @@ fn named(labels: &[String]) -> String {
 
 /// Whether all labels are as transformers names outputs that nobody has named.
 pub fn are_generic(labels: &[String]) -> bool {
-    labels.iter().enumerate().all(|(i, label)| *label == generic(i))
+    labels.iter().enumerate().all(|(i, label)| *label == generic_label(i))
 }
 
 impl WeightSource for Headed {

@@ -82,6 +82,16 @@ impl<'a> Json<'a> {
         Err(self.refusal(key, "unsupported", &known.join(" or ")))
     }
 
+    /// What a text stands for; an absent one stands for the first.
+    pub fn one_of<T: Copy>(&self, key: &str, known: &[(&str, T)]) -> Result<T> {
+        let found = match self.text(key)? {
+            Some(text) => known.iter().find(|(name, _)| *name == text),
+            None => known.first(),
+        };
+        let names = || known.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" or ");
+        found.map(|(_, of)| *of).ok_or_else(|| self.refusal(key, "unsupported", &names()))
+    }
+
     /// Refuses a flag other than `known`, which an absent one stands for.
     pub fn only_flag(&self, key: &str, known: bool) -> Result<()> {
         if self.flag(key, known)? == known { Ok(()) } else { Err(self.refusal(key, "unsupported", &known.to_string())) }

@@ -25,6 +25,7 @@ mod sites;
 mod source;
 mod stored;
 
+pub use class::generic_label;
 pub use config::{ModelConfig, Rope, RopeScaling, Sliding};
 pub use families::Model;
 pub use fresh::write_untrained;

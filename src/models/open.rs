@@ -260,12 +260,32 @@ impl Opened {
         self.tokenizer.check_fits(self.config.vocab_size)
     }
 
-    /// Extras that carry nothing: rotary frequencies that old files store, the copy of a tied head, and the head of another task.
+    /// Extras that carry nothing: rotary frequencies that old files store, the copy of a tied head, and the head of another task,
+    /// be it one that is not done here, as predicting masked tokens.
     fn may_ignore(&self, name: &str) -> bool {
         name.ends_with("rotary_emb.inv_freq")
             || (self.config.has_tied_head() && name == "lm_head.weight")
-            || (self.config.task != self.own_task && is_of_head(name))
+            || (is_of_head(name) && (self.config.task != self.own_task || !self.is_of_any_head(name)))
             || self.config.architecture.family().ignored().iter().any(|end| name.ends_with(end))
+    }
+
+    /// Whether a tensor's first name is that of a head that the family has for some task.
+    fn is_of_any_head(&self, name: &str) -> bool {
+        let first = |path: &str| path.split('.').next().map(str::to_string);
+        let forms = Task::ALL.into_iter().filter_map(|task| self.config.architecture.family().head(&self.config, task));
+        forms.flat_map(|form| form.layers).any(|layer| first(&layer.module.path) == first(name))
+    }
+
+    /// # Errors
+    /// If the model's head does not predict tokens.
+    pub fn check_generates(&self) -> Result<()> {
+        let task = self.config.task;
+        if matches!(task, Task::CausalLm | Task::Seq2seqLm) {
+            return Ok(());
+        }
+        let error = Error::input("this model does not generate text").file(self.weights.path());
+        let found = format!("{} for {}", self.config.model_type, task.name());
+        Err(error.found(found).expected("a model for causal_lm or seq2seq_lm").into())
     }
 
     /// Whether the files hold four-bit weights.

@@ -11,9 +11,10 @@ use super::stack::{AtStack, Buckets, StackView};
 use crate::data::Batch;
 use crate::models::families::Place;
 
-/// How the attention of some layers sees earlier tokens.
+/// How the attention of some layers sees other tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
+    pub direction: Direction,
     /// Rotation of each pair of a head's dimensions per position, in radians, `[head_dim / 2]`; zeros rotate nothing.
     pub frequencies: Vec<f32>,
     /// The last tokens that are seen, the token itself included; all where there is none.
@@ -24,15 +25,29 @@ pub struct View {
     pub stack: Option<Buckets>,
 }
 
+/// Which tokens of its own text a token sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Itself and those before it.
+    Back,
+    /// All, as encoders do. Nothing is rotated then, nor is there a window.
+    Both,
+}
+
 impl View {
-    /// Everything is seen, and nothing rotated.
+    /// Everything before is seen, and nothing rotated.
     pub fn plain(head_dim: usize) -> Self {
         Self::rotary(vec![0.0; head_dim / 2])
     }
 
-    /// Everything is seen.
+    /// Everything before is seen.
     pub fn rotary(frequencies: Vec<f32>) -> Self {
-        Self { frequencies, window: None, slopes: Vec::new(), stack: None }
+        Self { direction: Direction::Back, frequencies, window: None, slopes: Vec::new(), stack: None }
+    }
+
+    /// Everything is seen, before and after, and nothing rotated.
+    pub fn both() -> Self {
+        Self { direction: Direction::Both, ..Self::plain(0) }
     }
 
     /// The tokens of one stack see each other, those of a decoder what comes before, and all of the encoder.
@@ -76,7 +91,7 @@ pub struct Layout<B: Backend> {
 #[derive(Clone, Debug)]
 pub enum Seen<B: Backend> {
     Rotary(AttentionLayout<B>),
-    /// What is added to the scores, `[rows, heads, len, len]`.
+    /// What is added to the scores, `[rows, heads, len, len]`; one head where it is the same for all.
     Biased(Tensor<B, 4>),
     Stack(StackView<B>),
 }
@@ -84,6 +99,9 @@ pub enum Seen<B: Backend> {
 impl<B: LowRankBackend> Layout<B> {
     pub fn new(batch: &Batch, views: &Views, device: &B::Device) -> Self {
         let view = |view: &View| {
+            if view.direction == Direction::Both {
+                return Seen::Biased(segments(batch, device));
+            }
             if let Some(buckets) = view.stack {
                 return Seen::Stack(StackView::of_batch(buckets, batch, device));
             }
@@ -149,6 +167,20 @@ fn biases<B: Backend>(at: &Positions, position: &[i32], slopes: &[f32], device: 
         keys.for_each(|key| row[key] = slope * position[start + key] as f32);
     }
     Tensor::from_data(TensorData::new(values, [at.batch, heads, len, len]), device)
+}
+
+/// What hides tokens from those of other segments, in both directions. Padding is seen by none and sees the texts of its row, as in
+/// transformers; where it is all that a row has, it sees itself, so that no scores are all hidden.
+fn segments<B: Backend>(batch: &Batch, device: &B::Device) -> Tensor<B, 4> {
+    let mut values = Vec::with_capacity(batch.segment.len() * batch.len);
+    for row in batch.segment.chunks_exact(batch.len.max(1)) {
+        let empty = row.iter().all(|&segment| segment == 0);
+        for &query in row {
+            let sees = |key: i32| if query == 0 { empty || key != 0 } else { key == query };
+            values.extend(row.iter().map(|&key| if sees(key) { 0.0 } else { HIDDEN }));
+        }
+    }
+    Tensor::from_data(TensorData::new(values, [batch.rows, 1, batch.len, batch.len]), device)
 }
 
 /// Low enough that its exponential is 0, high enough to stay finite when scores are added.

@@ -16,13 +16,13 @@ mod rope;
 mod stack;
 mod weight;
 
-pub use activation::{Gate, gelu};
+pub use activation::{Gate, Unit, gelu};
 pub use attention::{Attention, AttentionForm, Pairs};
 pub use embedding::Embedding;
 pub use experts::Routing;
 pub use four_bit::{PackedFourBit, PackedNested, PackedScales};
 pub use layer_norm::LayerNorm;
-pub use layout::{At, LayerCache, Layout, NewTokens, View, Views};
+pub use layout::{At, Direction, LayerCache, Layout, NewTokens, View, Views};
 pub use linear::Linear;
 pub use meter::Meter;
 pub use mlp::{FusedMlp, Mlp};

@@ -91,6 +91,24 @@ pub struct Data {
     pub max_rows: Option<usize>,
 }
 
+impl Data {
+    /// `[data]` that says nothing but what to read.
+    pub fn of(train: impl Into<String>) -> Self {
+        Self {
+            train: train.into(),
+            eval: None,
+            format: Format::default(),
+            template: no_template(),
+            max_len: max_len(),
+            over_length: OverLength::default(),
+            stride: stride(),
+            pack: false,
+            loss_on: LossOn::default(),
+            max_rows: None,
+        }
+    }
+}
+
 fn no_template() -> String {
     "none".into()
 }

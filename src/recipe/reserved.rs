@@ -2,8 +2,7 @@
 //! recipe from a later version is refused for what it is and not as a typo.
 
 /// `path.to.key`, or `path.to.key=value` for a value of a key that exists.
-const RESERVED: [&str; 5] =
-    ["task=seq_cls", "task=token_cls", "task=question_ans", "task=seq2seq_lm", "task=feature_extraction"];
+const RESERVED: [&str; 1] = ["task=reward"];
 
 pub(super) fn key(path: &str) -> bool {
     RESERVED.contains(&path)
@@ -20,6 +19,6 @@ mod tests {
     #[test]
     fn knows_keys_and_values() {
         assert!(!key("adapter.lora"));
-        assert!(value("task", "seq_cls") && !value("adapter.lora.init", "gaussian"));
+        assert!(value("task", "reward") && !value("adapter.lora.init", "gaussian"));
     }
 }

@@ -83,3 +83,54 @@ pub enum Pooling {
     /// The last one's.
     Last,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Recipe, parse};
+
+    fn said(change: impl Fn(&mut Recipe)) -> String {
+        let text = "version = 1\n[model]\npath = \"tiny\"\n[adapter.lora]\nrank = 4\n[data]\ntrain = \"rows.jsonl\"\n";
+        let mut recipe = parse(text).unwrap();
+        change(&mut recipe);
+        recipe.check().map_or_else(|error| error.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn heads_that_cannot_be_meant_are_refused() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(said(|recipe| recipe.head.labels = names(&["no", "yes"])), "");
+        let error = said(|recipe| recipe.head.labels = names(&["no", "no"]));
+        assert_eq!(error, "key head.labels: two labels have the same name; found `no` twice");
+        let error = said(|recipe| recipe.head.labels = names(&["no", " "]));
+        assert_eq!(error, "key head.labels[1]: `head.labels[1]` is empty");
+        assert!(said(|recipe| recipe.head.temperature = 0.0).starts_with("key head.temperature: "));
+        let error = said(|recipe| {
+            recipe.head.labels = names(&["no", "yes"]);
+            recipe.head.kind = HeadKind::Number;
+        });
+        assert!(error.starts_with("key head.labels: `head.labels` names classes"), "{error}");
+    }
+
+    #[test]
+    fn data_of_another_task_is_refused() {
+        let error = said(|recipe| {
+            recipe.task = Task::QuestionAns;
+            (recipe.data.pack, recipe.data.stride) = (true, 128);
+            recipe.data.train = "synthetic:menu".into();
+        });
+        let lines: Vec<&str> = error.lines().filter(|line| line.starts_with("key ")).collect();
+        assert_eq!(
+            lines,
+            [
+                "key data.train: no generated corpus `menu` of question_ans; expected synthetic:qa",
+                "key data.pack: `data.pack` packs rows for causal_lm, and the task is question_ans",
+                "key data.stride: windows that share all their tokens never end; found 128; expected below data.max_len = 128",
+            ]
+        );
+        for name in ["rows.json#train", "rows.conll"] {
+            assert_eq!(said(|recipe| recipe.data.train = name.into()), "");
+        }
+        assert!(said(|recipe| recipe.data.train = "rows.csv#train".into()).contains("names a file of unknown kind"));
+    }
+}

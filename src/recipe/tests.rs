@@ -144,7 +144,7 @@ fn two_adapters_contradict_each_other() {
 
 #[test]
 fn what_a_later_version_may_have_is_not_called_a_typo() {
-    assert!(refused("task=seq_cls").contains("not in this version"));
+    assert!(refused("task=reward").contains("not in this version"));
 }
 
 #[test]

@@ -4,8 +4,9 @@ use lowrank_kernels::four_bit::BLOCKS;
 
 use super::shape::Problem;
 use super::tree::{Part, child};
-use super::{BaseCompute, EvalData, Format, Offload, Recipe, Schedule};
+use super::{BaseCompute, EvalData, Format, HeadKind, Offload, Recipe, Schedule, Task};
 use crate::adapters::{AdapterConfig, Shared, Spec, Targets};
+use crate::data::{EXTENSIONS, Labels, part, unfit};
 use crate::error::InputError;
 use crate::{Error, Result};
 
@@ -22,6 +23,7 @@ pub(super) fn check(recipe: &Recipe) -> Vec<Problem> {
     adapter(&recipe.adapter, recipe.train.max_steps, &mut found);
     base(recipe, &mut found);
     data(recipe, &mut found);
+    head(recipe, &mut found);
     optim(recipe, &mut found);
     train(recipe, &mut found);
     found.found
@@ -181,9 +183,9 @@ fn data(recipe: &Recipe, found: &mut Findings) {
     let data = &recipe.data;
     found.not_empty("model.path", &recipe.model.path);
     found.not_empty("data.template", &data.template);
-    corpus("data.train", &data.train, found);
+    corpus("data.train", &data.train, recipe.task, found);
     match &data.eval {
-        Some(EvalData::Path(path)) => corpus("data.eval", path, found),
+        Some(EvalData::Path(path)) => corpus("data.eval", path, recipe.task, found),
         Some(EvalData::Fraction { fraction }) => {
             found.number("data.eval.fraction", *fraction, |f| f > 0.0 && f < 1.0, "above 0 and below 1");
         }
@@ -199,19 +201,41 @@ fn data(recipe: &Recipe, found: &mut Findings) {
         let error = InputError::new("`data.format.columns` maps no column");
         found.push("data.format.columns", error.expected("{ prompt = \"...\", completion = \"...\" }"));
     }
+    for (key, what, hint) in unfit(data, recipe.task) {
+        found.contradiction(key, &what, hint);
+    }
     found.size("data.max_len", data.max_len, 2);
     if let Some(rows) = data.max_rows {
         found.number("data.max_rows", rows as f64, |rows| rows >= 1.0, "1 or more");
     }
 }
 
+fn head(recipe: &Recipe, found: &mut Findings) {
+    let head = &recipe.head;
+    found.number("head.temperature", head.temperature, |t| t > 0.0, "a number above 0");
+    for (at, label) in head.labels.iter().enumerate() {
+        found.not_empty(&format!("head.labels[{at}]"), label);
+    }
+    if !head.labels.is_empty() && head.kind == HeadKind::Number {
+        let what = "`head.labels` names classes, and `head.kind` asks for a number";
+        found.contradiction("head.labels", what, "leave one of them out");
+    } else if !head.labels.is_empty()
+        && let Err(Error::Input(error)) = Labels::given(&head.labels)
+    {
+        found.push("head.labels", InputError { place: None, ..*error });
+    }
+    if recipe.task == Task::QuestionAns && recipe.data.stride >= recipe.data.max_len {
+        let error = InputError::new("windows that share all their tokens never end").found(recipe.data.stride);
+        found.push("data.stride", error.expected(format!("below data.max_len = {}", recipe.data.max_len)));
+    }
+}
+
 /// A file that has a reader, or a corpus that has a generator.
-fn corpus(path: &str, name: &str, found: &mut Findings) {
-    const SUFFIXES: [&str; 5] = ["jsonl", "json", "csv", "tsv", "txt"];
+fn corpus(path: &str, name: &str, task: Task, found: &mut Findings) {
     if let Some(generator) = name.strip_prefix("synthetic:") {
-        let known = crate::data::synthetic::names();
+        let known = crate::data::synthetic::names(task);
         if !known.contains(&generator) {
-            let error = InputError::new(format!("no generated corpus `{generator}`"));
+            let error = InputError::new(format!("no generated corpus `{generator}` of {}", task.name()));
             found.push(
                 path,
                 error.expected(known.iter().map(|name| format!("synthetic:{name}")).collect::<Vec<_>>().join(" | ")),
@@ -220,10 +244,11 @@ fn corpus(path: &str, name: &str, found: &mut Findings) {
         return;
     }
     found.not_empty(path, name);
-    let suffix = std::path::Path::new(name).extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
-    if !name.trim().is_empty() && !SUFFIXES.contains(&suffix.to_ascii_lowercase().as_str()) {
+    let (file, _) = part(std::path::Path::new(name));
+    let suffix = file.extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
+    if !name.trim().is_empty() && !EXTENSIONS.contains(&suffix.to_ascii_lowercase().as_str()) {
         let error = InputError::new(format!("`{path}` names a file of unknown kind")).found(format!("`{name}`"));
-        found.push(path, error.expected(format!("synthetic:NAME or .{}", SUFFIXES.join(", ."))));
+        found.push(path, error.expected(format!("synthetic:NAME or .{}", EXTENSIONS.join(", ."))));
     }
 }
 

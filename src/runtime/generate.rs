@@ -30,7 +30,7 @@ pub(super) struct Bounds {
 impl Bounds {
     pub fn of(config: &ModelConfig) -> Self {
         let decoder_start = config.architecture.family().decoder_start();
-        Self { decoder_start, max_positions: config.max_position_embeddings }
+        Self { decoder_start, max_positions: config.positions() }
     }
 }
 

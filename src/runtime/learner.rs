@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use lowrank_kernels::{LowRankBackend, TrainBackend, path_hash};
 
 use super::generate::{self, Bounds, Sampling};
-use super::{AdapterSpec, Learner, Micro, MicroResult, step};
+use super::{AdapterSpec, Learner, Micro, MicroResult, goal, step};
 use crate::adapters::{Adapter, ModuleKind, Moment, Rule, Selected, Spec};
 use crate::data::Batch;
 use crate::events::Event;
@@ -141,6 +141,17 @@ fn ids<B: Backend>(batch: &Batch, device: &B::Device) -> Tensor<B, 1, Int> {
     Tensor::from_data(TensorData::from(&[&batch.ids[..], decoder].concat()[..]), device)
 }
 
+fn outputs<B: LowRankBackend>(model: &Model<B>, hidden: Tensor<B, 2>, batch: &Batch) -> Result<Vec<f32>> {
+    to_host(model.head(goal::answering(hidden, batch), Pass::EVAL).reshape([-1]))
+}
+
+fn summed<B: LowRankBackend>(model: &Model<B>, hidden: Tensor<B, 2>, batch: &Batch) -> Result<f64> {
+    match goal::loss(model, hidden, batch, Pass::EVAL) {
+        Some(loss) => Ok(f64::from(to_host(loss)?[0])),
+        None => Ok(0.0),
+    }
+}
+
 impl<B: TrainBackend> Learner for TensorLearner<B> {
     fn adapted(&self) -> &[Selected] {
         &self.adapted
@@ -153,16 +164,20 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
     fn logits(&self, batch: &Batch) -> Result<Vec<f32>> {
         let model = self.frozen();
         let hidden = self.hidden(&model, batch);
-        to_host(model.head(step::answering(hidden, batch), Pass::EVAL).reshape([-1]))
+        outputs(&model, hidden, batch)
     }
 
     fn loss(&self, batch: &Batch) -> Result<f64> {
         let model = self.frozen();
         let hidden = self.hidden(&model, batch);
-        match step::loss(&model, hidden, batch, Pass::EVAL) {
-            Some(loss) => Ok(f64::from(to_host(loss)?[0])),
-            None => Ok(0.0),
-        }
+        summed(&model, hidden, batch)
+    }
+
+    fn loss_and_logits(&self, batch: &Batch) -> Result<(f64, Vec<f32>)> {
+        let model = self.frozen();
+        let hidden = self.hidden(&model, batch);
+        let loss = summed(&model, hidden.clone(), batch)?;
+        Ok((loss, outputs(&model, hidden, batch)?))
     }
 
     fn update_energy(&self, batch: &Batch) -> Result<IndexMap<String, f64>> {
@@ -171,7 +186,7 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
         let hidden = model.blocks(ids(batch, &self.device), &self.layout(batch), pass);
         if self.adapted.iter().any(|site| site.kind == ModuleKind::Head) {
             let stack = if batch.decoder.is_some() { Stack::Decoder } else { Stack::Encoder };
-            model.head(step::answering(hidden, batch), pass.over(stack));
+            model.head(goal::answering(hidden, batch), pass.over(stack));
         }
         let energy = |site: &Selected| Some((site.path.clone(), meter.energy(path_hash(&site.path))?));
         Ok(self.adapted.iter().filter_map(energy).collect())

@@ -4,6 +4,7 @@
 //! backend and instantiated once, in that backend's own crate, through [`Program`].
 
 mod generate;
+mod goal;
 mod host;
 mod learner;
 mod program;
@@ -136,10 +137,15 @@ pub trait Learner {
     /// Path and shape of every parameter that trains, in module order.
     fn trainable(&self) -> IndexMap<String, Vec<usize>>;
 
-    /// Logits of every position, `[rows × len × vocab]`, row-major; where there is a decoder, of its positions.
+    /// The head's outputs at every position, `[rows × len × outputs]`, row-major: logits of the vocabulary or of classes; hidden
+    /// states of a model without a head. Where there is a decoder, at its positions.
     fn logits(&self, batch: &Batch) -> Result<Vec<f32>>;
-    /// Summed negative log-likelihood of the trained positions, in nats.
+    /// The summed loss of the batch's goal: of classes the negative log-likelihood, in nats.
     fn loss(&self, batch: &Batch) -> Result<f64>;
+    /// Both, of one forward pass.
+    fn loss_and_logits(&self, batch: &Batch) -> Result<(f64, Vec<f32>)> {
+        Ok((self.loss(batch)?, self.logits(batch)?))
+    }
     /// For each adapted linear module the sum of ‖correction‖² over the positions that are not padding, in module order.
     /// Modules whose method does not report its correction are absent.
     fn update_energy(&self, batch: &Batch) -> Result<IndexMap<String, f64>>;

@@ -4,43 +4,17 @@ use std::time::Instant;
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::{Int, Tensor, TensorData};
-use lowrank_kernels::{LowRankBackend, TrainBackend};
+use burn::tensor::{Int, Tensor};
+use lowrank_kernels::TrainBackend;
 
+use super::goal::loss;
 use super::learner::to_host;
 use super::{Micro, MicroResult};
 use crate::Result;
-use crate::data::{Batch, IGNORE};
+use crate::data::Batch;
 use crate::models::Model;
 use crate::nn::params::{GradMap, Register};
 use crate::nn::{Layout, Pass};
-
-/// Hidden states of the tokens that the targets are about, of all `[n, hidden]`: those of the decoder, where there is one.
-pub(super) fn answering<B: LowRankBackend>(hidden: Tensor<B, 2>, batch: &Batch) -> Tensor<B, 2> {
-    match batch.read_before() {
-        0 => hidden,
-        before => hidden.slice_dim(0, before..),
-    }
-}
-
-/// Summed loss `[1]` from hidden states `[n, hidden]`; only trained positions reach the head.
-pub(super) fn loss<B: LowRankBackend>(
-    model: &Model<B>,
-    hidden: Tensor<B, 2>,
-    batch: &Batch,
-    pass: Pass,
-) -> Option<Tensor<B, 1>> {
-    let trained = || batch.targets.iter().enumerate().filter(|(_, target)| **target != IGNORE);
-    let positions: Vec<i32> = trained().map(|(i, _)| i as i32).collect();
-    let targets: Vec<i32> = trained().map(|(_, target)| *target).collect();
-    if positions.is_empty() {
-        return None;
-    }
-    let device = hidden.device();
-    let hidden = answering(hidden, batch).select(0, Tensor::from_data(TensorData::from(&positions[..]), &device));
-    let targets = Tensor::<B, 1, Int>::from_data(TensorData::from(&targets[..]), &device);
-    Some(model.loss(hidden, targets, pass))
-}
 
 /// One graph over the whole model.
 pub(super) fn plain<B: TrainBackend>(

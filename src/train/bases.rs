@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::Job;
 use crate::Result;
 use crate::adapters::{Factors, Loftq, LoftqPlan};
+use crate::models::ModelConfig;
 use crate::recipe::BaseStorage;
 use crate::runtime::{Base, BaseSpec};
 
@@ -17,13 +18,16 @@ pub struct Bases(RefCell<Vec<(Key, Rc<dyn Base>)>>);
 #[derive(PartialEq)]
 struct Key {
     sha256: String,
+    /// With its head, which may have been made.
+    config: ModelConfig,
     storage: BaseStorage,
     loftq: Option<LoftqPlan>,
 }
 
 impl Bases {
     pub(super) fn get(&self, job: &Job) -> Result<Rc<dyn Base>> {
-        let key = Key { sha256: job.opened.base_sha256(), storage: job.storage, loftq: job.loftq() };
+        let config = job.opened.config.clone();
+        let key = Key { sha256: job.opened.base_sha256(), config, storage: job.storage, loftq: job.loftq() };
         if let Some((_, base)) = self.0.borrow().iter().find(|(known, _)| *known == key) {
             return Ok(base.clone());
         }

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use lowrank_kernels::HEAD_TOKENS;
 
 use crate::adapters::{AdapterConfig, Module, ModuleKind, Selected, Spec, trainable};
-use crate::data::Splits;
+use crate::data::{Sequence, Splits};
 use crate::events::Memory;
 use crate::models::families::Footprint;
 use crate::models::{ModelConfig, Stored, WeightSource};
@@ -47,6 +47,8 @@ pub fn base_bytes(config: &ModelConfig, base: &Stored<'_>) -> u64 {
 struct Batch {
     /// Padding included.
     tokens: usize,
+    /// Of a row.
+    len: usize,
     /// Tokens that the loss counts, the only ones that reach the head.
     trained: usize,
 }
@@ -56,8 +58,9 @@ impl Batch {
         let sequences = &splits.train.sequences;
         let rows = recipe.train.batch.min(sequences.len());
         let longest = sequences.iter().map(|s| s.ids.len()).max().unwrap_or(1);
-        let trained = sequences.iter().map(|s| s.trained.iter().filter(|&&t| t).count()).max().unwrap_or(1);
-        Self { tokens: rows * longest, trained: rows * trained }
+        let trained = sequences.iter().map(Sequence::counted).max().unwrap_or(1);
+        let decoded = sequences.iter().map(Sequence::decoded).max().unwrap_or(0);
+        Self { tokens: rows * (longest + decoded), len: longest.max(decoded), trained: rows * trained }
     }
 }
 
@@ -102,7 +105,10 @@ fn retained(adapter: &AdapterConfig, selected: &[Selected], batch: &Batch) -> In
 /// were fitted to measured peaks of a 1 M and a 135 M parameter model on burn-flex.
 fn activations(config: &ModelConfig, recipe: &Recipe, batch: &Batch, selected: &[Selected]) -> usize {
     let (layers, hidden) = (config.num_hidden_layers, config.hidden_size);
-    let Footprint { kept: block, temporaries } = config.architecture.family().footprint(config);
+    let family = config.architecture.family();
+    let Footprint { kept: block, temporaries } = family.footprint(config);
+    let scores = batch.len * family.scores(config);
+    let (block, temporaries) = (block + scores, temporaries + scores);
     let beside: usize = selected.iter().map(|site| kept_beside(&recipe.adapter, site)).sum();
     let kept = if matches!(recipe.adapter, AdapterConfig::None(_)) {
         0
@@ -139,7 +145,7 @@ mod tests {
     use super::*;
     use crate::adapters::tiny;
     use crate::adapters::{LoraConfig, LoraInit, Origin};
-    use crate::data::{Dataset, Report, Sequence};
+    use crate::data::{Dataset, Sequence};
     use crate::recipe::{Blocks, Quant};
 
     fn base_parameters(config: &ModelConfig) -> usize {
@@ -153,8 +159,8 @@ mod tests {
         .unwrap();
         change(&mut recipe);
         let row = Sequence { ids: vec![1; 10], trained: vec![true; 10], ..Sequence::default() };
-        let train = Dataset { sequences: vec![row; 3], prompts: Vec::new(), report: Report::default() };
-        let splits = Splits { train, eval: None, sha256: String::new(), stop: Vec::new() };
+        let train = Dataset { sequences: vec![row; 3], ..Dataset::default() };
+        let splits = Splits { train, eval: None, sha256: String::new(), stop: Vec::new(), labels: Vec::new() };
         let config = tiny::llama();
         let selected = recipe.adapter.select(&Module::list(&config), Origin::Recipe).unwrap();
         let (trained, _) = parameters(&config, &recipe.adapter, &selected);
@@ -227,7 +233,7 @@ mod tests {
         let [frozen, adapted] = [long(".*q_proj"), long(".*(q_proj|lm_head)")].map(|memory| memory.activations);
         // 30 tokens are fewer than a chunk: the adapter's n × r is all the difference.
         assert_eq!(adapted - frozen, 4 * 30);
-        let many = Batch { tokens: 10 * HEAD_TOKENS, trained: 10 * HEAD_TOKENS };
+        let many = Batch { tokens: 10 * HEAD_TOKENS, len: HEAD_TOKENS, trained: 10 * HEAD_TOKENS };
         let config = tiny::llama();
         let of = |adapter: AdapterConfig| {
             let selected = adapter.select(&Module::list(&config), Origin::Recipe).unwrap();

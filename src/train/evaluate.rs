@@ -1,10 +1,11 @@
-//! Held-out loss, and exact match of greedily generated answers.
-
-use indexmap::IndexMap;
+//! Held-out loss, and how greedily generated answers compare with their references.
 
 use crate::Result;
-use crate::data::{Dataset, Tokenizer, collate};
+use crate::data::{Dataset, Prompt, Special, Tokenizer, collate};
 use crate::events::{Control, Eval, Event};
+use crate::metrics::{Scores, text};
+use crate::predict::{Predictions, Reading};
+use crate::recipe::{Head, Task};
 use crate::runtime::{Learner, Sampling};
 
 /// What an evaluation looks at.
@@ -12,6 +13,10 @@ use crate::runtime::{Learner, Sampling};
 pub struct Evaluation<'a> {
     pub dataset: &'a Dataset,
     pub tokenizer: &'a Tokenizer,
+    pub task: Task,
+    pub head: &'a Head,
+    /// Names of the head's classes.
+    pub labels: &'a [String],
     /// Rows per forward.
     pub batch: usize,
     /// Rows whose answers are generated and compared.
@@ -19,51 +24,84 @@ pub struct Evaluation<'a> {
     pub stop: &'a [u32],
 }
 
-/// The token-weighted mean loss in nats, its perplexity, and the share of generated answers that equal their
-/// reference up to surrounding white space, with the first few answers as samples. `None` when `control` asks for
-/// a stop meanwhile.
+/// Answers shown as samples of one evaluation.
+const SAMPLES: usize = 2;
+
+/// The mean loss over all terms of the task's goal, in nats where that is a likelihood, and the task's metrics: of tokens the
+/// perplexity, and the scores of generated answers against their references ([`text::scores`]), with the first few answers as
+/// samples. `None` when `control` asks for a stop meanwhile.
 pub fn evaluate(
     learner: &dyn Learner,
     evaluation: &Evaluation<'_>,
     step: usize,
     control: &Control,
 ) -> Result<Option<(Eval, Vec<Event>)>> {
-    let (mut loss, mut tokens) = (0.0, 0);
-    let sequences: Vec<_> = evaluation.dataset.sequences.iter().collect();
-    for rows in sequences.chunks(evaluation.batch) {
-        if control.stop().is_some() {
-            return Ok(None);
-        }
-        let batch = collate(rows, evaluation.tokenizer.pad().unwrap_or(0));
-        loss += learner.loss(&batch)?;
-        tokens += batch.terms();
-    }
-    let loss = loss / tokens.max(1) as f64;
-    let mut metrics = IndexMap::from([("perplexity".to_string(), loss.exp())]);
+    let Some((loss, predictions)) = read(learner, evaluation, control)? else { return Ok(None) };
     let mut samples = Vec::new();
-    if evaluation.generate > 0 && !evaluation.dataset.prompts.is_empty() {
-        let Some(matched) = exact_match(learner, evaluation, step, control, &mut samples)? else { return Ok(None) };
-        metrics.insert("exact_match".to_string(), matched);
+    let mut metrics = match &predictions {
+        Some(predictions) => evaluation.reading().scores(predictions, evaluation.dataset)?,
+        None => Scores::from([("perplexity".to_string(), loss.exp())]),
+    };
+    let prompts = evaluation.prompts();
+    if !prompts.is_empty() {
+        let Some(answers) = answers(learner, evaluation, control)? else { return Ok(None) };
+        let references: Vec<_> = prompts.iter().map(|prompt| prompt.reference.as_str()).collect();
+        metrics.extend(text::scores(&answers, &references)?);
+        let shown = prompts.iter().zip(answers).take(SAMPLES);
+        samples.extend(shown.map(|(prompt, text)| Event::Sample { step, prompt: prompt.prompt.clone(), text }));
     }
     Ok(Some((Eval { step, loss, metrics }, samples)))
 }
 
-fn exact_match(
+/// The mean loss, and what the outputs say where they are no tokens.
+fn read(
     learner: &dyn Learner,
     evaluation: &Evaluation<'_>,
-    step: usize,
     control: &Control,
-    samples: &mut Vec<Event>,
-) -> Result<Option<f64>> {
-    /// Answers shown as samples of one evaluation.
-    const SAMPLES: usize = 2;
-    let prompts = &evaluation.dataset.prompts[..evaluation.generate.min(evaluation.dataset.prompts.len())];
-    let mut matched = 0;
-    for (i, prompt) in prompts.iter().enumerate() {
+) -> Result<Option<(f64, Option<Predictions>)>> {
+    let (dataset, reading) = (evaluation.dataset, evaluation.reading());
+    let mut predictions = reading.start(dataset);
+    let (mut loss, mut terms, mut first) = (0.0, 0, 0);
+    let sequences: Vec<_> = dataset.sequences.iter().collect();
+    for rows in sequences.chunks(evaluation.batch) {
         if control.stop().is_some() {
             return Ok(None);
         }
-        let reference_tokens = evaluation.tokenizer.encode(&prompt.reference, crate::data::Special::AsText)?.len();
+        let batch = collate(rows, evaluation.tokenizer.pad().unwrap_or(0)).under(evaluation.head);
+        match &mut predictions {
+            None => loss += learner.loss(&batch)?,
+            Some(predictions) => {
+                let (of_batch, outputs) = learner.loss_and_logits(&batch)?;
+                loss += of_batch;
+                reading.read(predictions, dataset, first..first + rows.len(), &batch, &outputs);
+            }
+        }
+        first += rows.len();
+        terms += batch.terms();
+    }
+    Ok(Some((loss / terms.max(1) as f64, predictions)))
+}
+
+impl Evaluation<'_> {
+    fn reading(&self) -> Reading<'_> {
+        Reading { task: self.task, labels: self.labels, pooling: self.head.pooling }
+    }
+
+    /// Those that are answered.
+    fn prompts(&self) -> &[Prompt] {
+        let prompts = &self.dataset.prompts;
+        &prompts[..self.generate.min(prompts.len())]
+    }
+}
+
+/// Text generated greedily after each prompt, at most half as long again as its reference.
+fn answers(learner: &dyn Learner, evaluation: &Evaluation<'_>, control: &Control) -> Result<Option<Vec<String>>> {
+    let mut answers = Vec::new();
+    for prompt in evaluation.prompts() {
+        if control.stop().is_some() {
+            return Ok(None);
+        }
+        let reference_tokens = evaluation.tokenizer.encode(&prompt.reference, Special::AsText)?.len();
         let sampling = Sampling {
             max_new_tokens: reference_tokens * 3 / 2 + 8,
             temperature: 0.0,
@@ -71,11 +109,7 @@ fn exact_match(
             stop: evaluation.stop.to_vec(),
         };
         let answer = learner.generate(&prompt.prompt_ids, &sampling, &mut |_| true)?;
-        let text = evaluation.tokenizer.decode(&answer);
-        matched += usize::from(text.trim() == prompt.reference.trim());
-        if i < SAMPLES {
-            samples.push(Event::Sample { step, prompt: prompt.prompt.clone(), text });
-        }
+        answers.push(evaluation.tokenizer.decode(&answer));
     }
-    Ok(Some(matched as f64 / prompts.len().max(1) as f64))
+    Ok(Some(answers))
 }

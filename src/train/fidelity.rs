@@ -4,9 +4,10 @@ use std::path::Path;
 
 use super::Target;
 use super::artifact::{attach_adapter, attach_none};
+use super::inputs::setting;
 use crate::adapters::merge::Merged;
 use crate::adapters::peft::PeftAdapter;
-use crate::data::{self, Batch, Decoder, Sequence, collate};
+use crate::data::{self, Answer, Batch, Sequence, collate};
 use crate::models::{ModelConfig, Opened, Stored};
 use crate::recipe::{BaseCompute, BaseStorage, Recipe};
 use crate::runtime::{BaseSpec, Learner};
@@ -27,38 +28,33 @@ impl Probe {
     /// The first held-out rows of a run, or its first training rows where none are held out; where there is no run, or
     /// its data cannot be read any more, fixed tokens.
     pub fn of(recipe: Option<&Recipe>, opened: &Opened) -> Self {
-        let splits = recipe.map(|recipe| data::load(&recipe.data, &opened.tokenizer, Path::new("")));
+        let load = |recipe: &Recipe| {
+            let setting = setting(recipe.task, &recipe.head, opened);
+            data::load(&recipe.data, &setting, &opened.tokenizer, Path::new(""))
+        };
+        let splits = recipe.map(load);
         match splits {
             Some(Ok(splits)) => match splits.eval {
-                Some(eval) => Self::new(&opened.config, &eval.sequences, "held-out rows"),
-                None => Self::new(&opened.config, &splits.train.sequences, "training rows"),
+                Some(eval) => Self::new(&eval.sequences, "held-out rows"),
+                None => Self::new(&splits.train.sequences, "training rows"),
             },
             Some(Err(error)) => {
                 let reason = error.to_string();
                 let reason = reason.lines().next().unwrap_or_default();
                 Self::new(
-                    &opened.config,
                     &fixed(&opened.config),
                     &format!("rows of fixed tokens, the run's data not being there ({reason})"),
                 )
             }
-            None => Self::new(&opened.config, &fixed(&opened.config), "rows of fixed tokens"),
+            None => Self::new(&fixed(&opened.config), "rows of fixed tokens"),
         }
     }
 
-    fn new(config: &ModelConfig, sequences: &[Sequence], what: &str) -> Self {
+    fn new(sequences: &[Sequence], what: &str) -> Self {
         let start = |sequence: &Sequence| {
             let mut sequence = sequence.clone();
-            sequence.ids.truncate(TOKENS);
-            sequence.trained.truncate(TOKENS);
-            sequence.document.truncate(TOKENS);
-            let mut batch = collate(&[&sequence], 0);
-            // Rows that name no text for a decoder are read by it too.
-            if let Some(start) = config.architecture.family().decoder_start().filter(|_| batch.decoder.is_none()) {
-                let ids = [&[start as i32][..], &batch.ids[..batch.len - 1]].concat();
-                batch.decoder = Some(Decoder { len: batch.len, ids, segment: batch.segment.clone() });
-            }
-            batch
+            sequence.truncate(TOKENS);
+            collate(&[&sequence], 0)
         };
         let batches: Vec<Batch> = sequences.iter().take(ROWS).map(start).collect();
         let tokens: usize = batches.iter().map(Batch::tokens).sum();
@@ -68,13 +64,14 @@ impl Probe {
 
 /// Tokens all over the vocabulary.
 fn fixed(config: &ModelConfig) -> Vec<Sequence> {
-    let len = TOKENS.min(config.max_position_embeddings);
+    let len = TOKENS.min(config.positions());
     let id = |i: usize| (i * 7919 % config.vocab_size) as u32;
-    let row = |row: usize| Sequence {
-        ids: (0..len).map(|i| id(row * TOKENS + i + 1)).collect(),
-        trained: vec![true; len],
-        document: vec![0; len],
-        ..Sequence::default()
+    let start = config.architecture.family().decoder_start();
+    let row = |row: usize| {
+        let ids: Vec<u32> = (0..len).map(|i| id(row * TOKENS + i + 1)).collect();
+        // A decoder beside an encoder reads the same.
+        let answer = start.map_or(Answer::Tokens, |start| Answer::Text([&[start], &ids[..]].concat()));
+        Sequence { ids, trained: vec![true; len], document: vec![0; len], answer, ..Sequence::default() }
     };
     (0..ROWS).map(row).collect()
 }

@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::estimate;
+use super::inputs::Inputs;
 use crate::adapters::{AdapterConfig, LoftqPlan, Module, Origin, Pilot, Progress, Selected, saved};
-use crate::data::{self, Splits};
+use crate::data::Splits;
 use crate::events::Memory;
-use crate::models::{self, Opened, Stored};
+use crate::models::{Opened, Stored};
 use crate::recipe::{BaseStorage, Recipe, Resolved, plan_adapter};
 use crate::runtime::{DeviceInfo, Runtime};
 use crate::{Error, Result};
@@ -64,30 +65,23 @@ impl Job {
     pub fn prepare_beside(resolved: &Resolved, target: &Target, other: Option<&Job>) -> Result<Self> {
         // What is written beside the results must mean the same from wherever it is read again.
         let mut recipe = resolved.anchored();
-        let opened = match other.filter(|other| other.recipe.model.path == recipe.model.path) {
-            Some(other) => other.opened.clone(),
-            None => Rc::new(models::open(&recipe.model.path, &resolved.root)?),
-        };
+        let Inputs { opened, splits } = Inputs::open(&mut recipe, resolved, other)?;
         let (storage, base) = {
             let stored = Stored::new(opened.weights.as_ref(), recipe.storage())?;
             (stored.storage(), estimate::base_bytes(&opened.config, &stored))
         };
         refuse_to_train_codes(&recipe, storage)?;
-        let splits = match other.filter(|o| Rc::ptr_eq(&o.opened, &opened) && o.recipe.data == recipe.data) {
-            Some(other) => other.splits.clone(),
-            None => Rc::new(data::load(&recipe.data, &opened.tokenizer, &resolved.root)?),
-        };
         let modules = Module::list(&opened.config);
         if let Some(shared) = recipe.adapter.shared() {
             saved(&modules, &shared, Origin::Recipe)?;
         }
         let selected = recipe.adapter.select(&modules, Origin::Recipe)?;
         Stored::new(opened.weights.as_ref(), storage)?.around(LoftqPlan::new(&recipe.adapter, &selected))?;
-        if recipe.data.max_len > opened.config.max_position_embeddings {
+        if recipe.data.max_len > opened.config.positions() {
             return Err(Error::input("rows may be longer than the model's positions")
                 .key("data.max_len")
                 .found(recipe.data.max_len)
-                .expected(format!("at most {}", opened.config.max_position_embeddings))
+                .expected(format!("at most {}", opened.config.positions()))
                 .into());
         }
         let steps = steps(&recipe, splits.train.sequences.len());

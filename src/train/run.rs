@@ -288,7 +288,7 @@ impl Run<'_> {
 
     pub(super) fn batch(&self, rows: &[usize]) -> Batch {
         let sequences: Vec<_> = rows.iter().map(|&row| &self.job.splits.train.sequences[row]).collect();
-        collate(&sequences, self.job.opened.tokenizer.pad().unwrap_or(0))
+        collate(&sequences, self.job.opened.tokenizer.pad().unwrap_or(0)).under(&self.job.recipe.head)
     }
 }
 
@@ -298,6 +298,9 @@ impl Job {
         Evaluation {
             dataset,
             tokenizer: &self.opened.tokenizer,
+            task: self.recipe.task,
+            head: &self.recipe.head,
+            labels: &self.splits.labels,
             batch: self.recipe.train.batch,
             generate: self.recipe.train.eval_generate,
             stop: &self.splits.stop,

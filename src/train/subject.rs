@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::artifact::{attach_none, attach_saved};
 use super::job::Target;
-use crate::adapters::peft::{self, PeftConfig};
+use crate::adapters::peft::{self, Part, PeftConfig, Slot};
 use crate::adapters::{AdapterConfig, Factors, Loftq, LoftqPlan, Progress};
 use crate::checkpoint::Layout;
-use crate::models::{self, Opened, Stored};
-use crate::recipe::{BaseStorage, Recipe};
+use crate::models::{self, Opened, Stored, generic_label};
+use crate::recipe::{BaseStorage, Recipe, Task};
 use crate::runtime::{BaseSpec, Learner};
-use crate::{Error, Result};
+use crate::{Error, Result, tensors};
 
 /// A model to evaluate, to talk to or to merge.
 pub struct Subject {
@@ -30,6 +30,18 @@ impl Subject {
     /// # Errors
     /// An adapter outside a run needs `base`: the path its own file names is shown, never followed.
     pub fn open(path: &Path, base: Option<&Path>) -> Result<Self> {
+        Self::opened(path, base, None)
+    }
+
+    /// The same for a task, whatever the model was for.
+    ///
+    /// # Errors
+    /// Of [`Self::open`], and where the family cannot do the task.
+    pub fn open_for(path: &Path, base: Option<&Path>, task: Task) -> Result<Self> {
+        Self::opened(path, base, Some(task))
+    }
+
+    fn opened(path: &Path, base: Option<&Path>, task: Option<Task>) -> Result<Self> {
         let (here, progress): (_, Progress) = (Path::new(""), |_, _| {});
         if let Ok(run) = Layout::of(path)
             && run.recipe().exists()
@@ -41,36 +53,47 @@ impl Subject {
                 return Err(Error::input("the run has no final adapter yet").file(last).hint(hint).into());
             }
             if matches!(recipe.adapter, AdapterConfig::Full(_)) {
-                let opened = models::open(&last.display().to_string(), here)?;
+                let opened = models::open_for(&last.display().to_string(), here, task)?;
                 return Ok(Self { opened, adapter: None, recipe: Some(recipe), recipe_file, progress });
             }
             let base = base.map_or_else(|| recipe.model.path.clone(), |base| base.display().to_string());
             let adapter = recipe.adapter.spec().map(|_| last);
-            let opened = models::open(&base, here)?;
+            let opened = models::open_for(&base, here, task.or(Some(recipe.task)))?.with_labels(&recipe.head.labels)?;
             return Ok(Self { opened, adapter, recipe: Some(recipe), recipe_file, progress });
         }
         if path.join(peft::CONFIG_FILE).exists() {
-            return Self::over_base(path, base, progress);
+            return Self::over_base(path, base, task, progress);
         }
-        let opened = models::open(&path.display().to_string(), here)?;
+        let opened = models::open_for(&path.display().to_string(), here, task)?;
         Ok(Self { opened, adapter: None, recipe: None, recipe_file: None, progress })
     }
 
-    fn over_base(path: &Path, base: Option<&Path>, progress: Progress) -> Result<Self> {
+    fn over_base(path: &Path, base: Option<&Path>, task: Option<Task>, progress: Progress) -> Result<Self> {
         let run = run_around(path);
         let recipe = run.as_ref().map(Layout::read_recipe).transpose()?;
         let recipe_file = run.map(|run| run.recipe());
+        let named = || PeftConfig::read(&path.join(peft::CONFIG_FILE), "llama");
         let base = match (base, &recipe) {
             (Some(base), _) => base.display().to_string(),
             (None, Some(recipe)) => recipe.model.path.clone(),
             (None, None) => {
-                let named = PeftConfig::read(&path.join(peft::CONFIG_FILE), "llama")?.base_model_name_or_path;
+                let named = named()?.base_model_name_or_path;
                 let error = Error::input("the adapter's base model is not known").file(path);
                 return Err(error.hint(format!("give it with `--base`; it was trained on `{named}`")).into());
             }
         };
-        let opened = models::open(&base, Path::new(""))?;
-        Ok(Self { opened, adapter: Some(path.to_path_buf()), recipe, recipe_file, progress })
+        let task = match (task, &recipe) {
+            (Some(task), _) => Some(task),
+            (None, Some(recipe)) => Some(recipe.task),
+            (None, None) => named()?.task(),
+        };
+        let opened = models::open_for(&base, Path::new(""), task)?;
+        let labels = match &recipe {
+            Some(recipe) => recipe.head.labels.clone(),
+            None => saved_labels(path, &opened)?,
+        };
+        let (opened, adapter) = (opened.with_labels(&labels)?, Some(path.to_path_buf()));
+        Ok(Self { opened, adapter, recipe, recipe_file, progress })
     }
 
     /// How the base of the run was quantised, where that is not plainly; see [`LoftqPlan::owns_base`]. A checkpoint that is quantised already
@@ -117,6 +140,20 @@ impl Subject {
             }
         }
     }
+}
+
+/// What the outputs of an adapter's own head stand for: the model's labels, where it has as many; else they have no names.
+fn saved_labels(adapter: &Path, opened: &Opened) -> Result<Vec<String>> {
+    let Some(last) = opened.config.head().layers.pop() else { return Ok(Vec::new()) };
+    let file = adapter.join(peft::TENSORS_FILE);
+    let bytes = std::fs::read(&file).map_err(Error::unreadable(&file))?;
+    let name = Slot::new(&last.module.path, Part::Weight).key();
+    let outputs = tensors::decode(&bytes, &file)?.get(&name).map(|tensor| tensor.shape[0]);
+    let own = &opened.config.labels;
+    Ok(match outputs {
+        Some(outputs) if outputs != own.len() && outputs > 1 => (0..outputs).map(generic_label).collect(),
+        _ => own.clone(),
+    })
 }
 
 /// The run that an adapter directory inside of it belongs to.

@@ -2,8 +2,9 @@
 
 use lowrank::data;
 use lowrank::events::{Control, Event, Format};
+use lowrank::metrics;
 use lowrank::recipe::Resolved;
-use lowrank::train::{Evaluation, Subject, evaluate};
+use lowrank::train::{Evaluation, Subject, evaluate, setting};
 use lowrank::{Error, Result};
 use lowrank_cli::table::Table;
 use lowrank_cli::{SHIPPED, pick, stdout};
@@ -36,13 +37,17 @@ impl Eval {
         subject.progress = output.progress();
         let Resolved { recipe, root, .. } = self.recipe(&subject)?;
         let tokenizer = &subject.opened.tokenizer;
-        let splits = data::load(&recipe.data, tokenizer, &root)?;
+        let setting = setting(recipe.task, &recipe.head, &subject.opened);
+        let splits = data::load(&recipe.data, &setting, tokenizer, &root)?;
         let dataset = splits.eval.as_ref().ok_or_else(|| Error::input("nothing to evaluate on").key("data.eval"))?;
         let (learner, warnings) = subject.load(&pick(&self.device.device)?)?;
         warnings.iter().for_each(|warning| eprintln!("warn   {warning}"));
         let evaluation = Evaluation {
             dataset,
             tokenizer,
+            task: recipe.task,
+            head: &recipe.head,
+            labels: &splits.labels,
             batch: recipe.train.batch,
             generate: recipe.train.eval_generate,
             stop: &splits.stop,
@@ -59,8 +64,9 @@ impl Eval {
             }));
         }
         let mut table = Table::new(["measure", "value"]);
-        table.row(["loss".into(), format!("{:.4}", eval.loss)]);
-        eval.metrics.iter().for_each(|(name, value)| table.row([name.clone(), format!("{value:.4}")]));
+        let mut row = |name: &str, value| table.row([metrics::label(name), metrics::written(name, value)]);
+        row("loss", eval.loss);
+        eval.metrics.iter().for_each(|(name, value)| row(name, *value));
         table.row(["rows".into(), dataset.report.used.to_string()]);
         for sample in samples {
             if let Event::Sample { prompt, text, .. } = sample {

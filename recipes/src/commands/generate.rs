@@ -52,6 +52,7 @@ impl Generate {
         }
         let mut subject = Subject::open(&self.subject.path, self.subject.base.as_deref())?;
         subject.progress = output.progress();
+        subject.opened.check_generates()?;
         let tokenizer = &subject.opened.tokenizer;
         let own = subject.recipe.as_ref().map_or("none", |recipe| recipe.data.template.as_str());
         let template = Template::resolve(self.template.as_deref().unwrap_or(own), tokenizer, Path::new(""))?;
@@ -65,7 +66,7 @@ impl Generate {
         stop.extend(&subject.opened.config.eos_token_ids);
         let sampling =
             Sampling { max_new_tokens: self.max_new_tokens, temperature: self.temperature, seed: self.seed, stop };
-        let positions = subject.opened.config.max_position_embeddings;
+        let positions = subject.opened.config.positions();
         if prompt.len().saturating_add(self.max_new_tokens) > positions {
             eprintln!("warn   the model has {positions} positions: the text ends there at the latest");
         }

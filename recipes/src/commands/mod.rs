@@ -5,11 +5,13 @@ pub mod compare;
 pub mod completions;
 pub mod convert;
 pub mod doctor;
+pub mod embed;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
 pub mod merge;
 pub mod methods;
+pub mod predict;
 pub mod recipes;
 pub mod report;
 pub mod schema;
@@ -32,6 +34,8 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Report(command) => command.run(output),
         Command::Eval(command) => command.run(output),
         Command::Generate(command) => command.run(output),
+        Command::Predict(command) => command.run(output),
+        Command::Embed(command) => command.run(output),
         Command::Merge(command) => command.run(output),
         Command::Convert(command) => command.run(output),
         Command::Inspect(command) => command.run(output),

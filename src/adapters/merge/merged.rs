@@ -84,9 +84,9 @@ impl<'a> Merged<'a> {
     /// Modules that transformers would quantise and that are not.
     pub(super) fn linears_in_floats(&self) -> Vec<String> {
         let weights = self.tensors().filter(|(name, shape)| is_linear_of_block(name, shape));
-        let weights = weights.map(|(name, _)| name).chain(["lm_head.weight"]);
-        let floats = weights.filter(|name| self.four_bit_format(name).is_none());
-        floats.filter_map(|name| name.strip_suffix(".weight")).map(str::to_string).collect()
+        let weights = weights.map(|(name, _)| name).filter(|name| self.four_bit_format(name).is_none());
+        let blocks = weights.filter_map(|name| name.strip_suffix(".weight")).map(str::to_string);
+        blocks.chain(self.config.head().layers.into_iter().map(|layer| layer.module.path)).collect()
     }
 
     fn output(&self, name: &str) -> Option<&Output<'a>> {

@@ -71,17 +71,16 @@ impl PeftConfig {
         Self { adapter, base_model_name_or_path: base.into(), task_type, warnings: Vec::new() }
     }
 
-    /// The same of a model for `task`.
+    /// The same for a model's task.
     pub fn for_task(self, task: Task) -> Self {
-        let task_type = match task {
-            Task::CausalLm => "CAUSAL_LM",
-            Task::SeqCls => "SEQ_CLS",
-            Task::TokenCls => "TOKEN_CLS",
-            Task::QuestionAns => "QUESTION_ANS",
-            Task::Seq2seqLm => "SEQ_2_SEQ_LM",
-            Task::FeatureExtraction => "FEATURE_EXTRACTION",
-        };
-        Self { task_type: Some(task_type.into()), ..self }
+        let word = TASK_TYPES.iter().find(|(known, _)| *known == task).map(|(_, word)| word.to_string());
+        Self { task_type: word, ..self }
+    }
+
+    /// The task that the file was written for, where it says one that is known.
+    pub fn task(&self) -> Option<Task> {
+        let word = self.task_type.as_deref()?;
+        TASK_TYPES.iter().find(|(_, known)| *known == word).map(|(task, _)| *task)
     }
 
     /// Reads a file of at most 1 MiB. Errors name the file and the key.
@@ -135,6 +134,16 @@ impl PeftConfig {
         Value::Object(object)
     }
 }
+
+/// PEFT's words for tasks.
+const TASK_TYPES: [(Task, &str); 6] = [
+    (Task::CausalLm, "CAUSAL_LM"),
+    (Task::SeqCls, "SEQ_CLS"),
+    (Task::TokenCls, "TOKEN_CLS"),
+    (Task::QuestionAns, "QUESTION_ANS"),
+    (Task::Seq2seqLm, "SEQ_2_SEQ_LM"),
+    (Task::FeatureExtraction, "FEATURE_EXTRACTION"),
+];
 
 /// Keys newer than this reader.
 fn unknown(rest: Map<String, Value>) -> Result<Option<String>, InputError> {

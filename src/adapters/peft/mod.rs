@@ -29,7 +29,7 @@ pub const TENSORS_FILE: &str = "adapter_model.safetensors";
 /// Reads the adapter in `dir` and checks it against the modules of its model. `model_type` is the
 /// `model_type` of the model's `config.json`; it decides PEFT's default targets.
 pub fn read(dir: &Path, model_type: &str, modules: &[Module]) -> Result<PeftAdapter> {
-    let config = PeftConfig::read(&dir.join(CONFIG_FILE), model_type)?;
+    let mut config = PeftConfig::read(&dir.join(CONFIG_FILE), model_type)?;
     let path = dir.join(TENSORS_FILE);
     if !path.exists() && dir.join("adapter_model.bin").exists() {
         return Err(Error::input("the adapter is a pickle, which can run code when opened")
@@ -38,7 +38,7 @@ pub fn read(dir: &Path, model_type: &str, modules: &[Module]) -> Result<PeftAdap
             .hint("load it in Python and save it again with `save_pretrained(..., safe_serialization=True)`")
             .into());
     }
-    let tensors = file::read(&path, &config.adapter, model_type, modules)?;
+    let tensors = file::read(&path, &config.adapter, model_type, modules, &mut config.warnings)?;
     Ok((config, tensors))
 }
 

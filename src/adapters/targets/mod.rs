@@ -113,7 +113,7 @@ pub fn select(modules: &[Module], config: &Shared, origin: Origin) -> Result<Vec
 }
 
 /// The modules that `modules_to_save` trains whole, norms among them. As in PEFT a name is the end of a path, at a dot or not: `norm`
-/// is every norm, `model.norm` the last one. A recipe's name that is no module is an error.
+/// is every norm, `model.norm` the last one; and it may be that of a part around the module. A recipe's name that is no module is an error.
 pub fn saved<'a>(modules: &'a [Module], config: &Shared, origin: Origin) -> Result<Vec<&'a Module>> {
     if origin == Origin::Recipe {
         let is_there = |name: &String| modules.iter().any(|module| is_saved(module, std::slice::from_ref(name)));
@@ -127,7 +127,9 @@ pub fn saved<'a>(modules: &'a [Module], config: &Shared, origin: Origin) -> Resu
 }
 
 pub(super) fn is_saved(module: &Module, names: &[String]) -> bool {
-    names.iter().any(|name| !name.is_empty() && module.path.ends_with(name.as_str()))
+    let ends = module.path.match_indices('.').map(|(at, _)| at).chain([module.path.len()]);
+    let mut parts = ends.map(|end| &module.path[..end]);
+    parts.any(|part| names.iter().any(|name| !name.is_empty() && part.ends_with(name.as_str())))
 }
 
 /// Paths of every linear layer but the output embedding: what `all-linear` stands for.

@@ -1,4 +1,4 @@
-//! JSON: one object a line, or one array of objects.
+//! JSON: one object a line, or one array of objects or of arrays.
 
 use serde_json::Value;
 
@@ -30,14 +30,23 @@ pub(super) fn lines(mut source: Source) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-pub(super) fn array(mut source: Source) -> Result<Vec<Row>> {
+/// The rows of the array `name`, or of the only one. A row that is an array has the columns `0`, `1`, ...
+pub(super) fn array(mut source: Source, name: Option<&str>) -> Result<Vec<Row>> {
     let text = source.read_all()?;
     let whole: Value = serde_json::from_str(&text)
         .map_err(|error| hinted(malformed(&source, error.line(), &error), &text, '{', LINES_HINT))?;
-    let rows = the_array(whole).map_err(|error| error.file(&source.origin.path))?;
+    let rows = match name {
+        Some(name) => named(whole, name),
+        None => the_array(whole),
+    };
+    let rows = rows.map_err(|error| error.file(&source.origin.path))?;
     let row = |(index, value)| match value {
         Value::Object(fields) => Ok(Row { number: index + 1, fields: fields.into_iter().collect() }),
-        other => Err(Error::input("every row is a JSON object")
+        Value::Array(values) => {
+            let fields = values.into_iter().enumerate().map(|(column, value)| (column.to_string(), value));
+            Ok(Row { number: index + 1, fields: fields.collect() })
+        }
+        other => Err(Error::input("every row is a JSON object or a list")
             .file(&source.origin.path)
             .row(index + 1)
             .found(kind(&other))
@@ -60,11 +69,28 @@ fn the_array(whole: Value) -> Result<Vec<Value>, InputError> {
             });
             match (arrays.next(), arrays.next()) {
                 (Some(rows), None) => Ok(rows),
-                (Some(_), _) => Err(unclear(format!("several arrays among the keys {names}"))),
+                (Some(_), _) => Err(unclear(format!("several arrays among the keys {names}"))
+                    .hint("name one of them after the file: \"rows.json#key\"")),
                 (None, _) => Err(unclear(format!("no array among the keys {names}")).hint(LINES_HINT)),
             }
         }
         other => Err(Error::input("there are no rows").found(kind(&other)).expected(WANTED)),
+    }
+}
+
+/// The array under a key.
+fn named(whole: Value, name: &str) -> Result<Vec<Value>, InputError> {
+    let error = |what: String| Error::input(what).place("key", name);
+    let Value::Object(mut fields) = whole else {
+        return Err(error("only an object has named arrays".to_owned()).found(kind(&whole)));
+    };
+    match fields.remove(name) {
+        Some(Value::Array(rows)) => Ok(rows),
+        Some(other) => Err(error("not an array of rows".to_owned()).found(kind(&other))),
+        None => {
+            let keys = fields.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+            Err(error("there is no such key in the file".to_owned()).found(format!("the keys {keys}")))
+        }
     }
 }
 

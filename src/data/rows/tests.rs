@@ -49,7 +49,9 @@ fn json_is_an_array_or_an_object_that_holds_one() {
     assert_eq!(rows("d.json", r#"[{"a": 1}, {"a": 2}]"#), expected);
     assert_eq!(rows("d.json", r#"{"version": "1", "data": [{"a": 1}, {"a": 2}]}"#), expected);
     assert!(refusal("d.json", r#"{"train": [], "test": []}"#).contains("`train`, `test`"));
-    assert!(refusal("d.json", r#"[{"a": 1}, "b"]"#).contains("row 2: every row is a JSON object; found a text"));
+    assert!(
+        refusal("d.json", r#"[{"a": 1}, "b"]"#).contains("row 2: every row is a JSON object or a list; found a text")
+    );
 }
 
 #[test]
@@ -122,4 +124,28 @@ fn the_hash_is_that_of_the_bytes() {
     let mut hash = Sha256::new();
     read(&file("d.csv", bytes).path, &mut hash).unwrap();
     assert_eq!(hash.finalize(), Sha256::digest(bytes));
+}
+
+#[test]
+fn a_fragment_names_one_of_several_arrays_and_lists_are_rows() {
+    let text = r#"{"train": [["a", "x"], ["b", "y"]], "val": [["c", "z"]], "n": 1}"#;
+    let File { _dir, path } = file("d.json", text);
+    let read = |fragment: &str| read(&PathBuf::from(format!("{}#{fragment}", path.display())), &mut Sha256::new());
+    let table = read("val").unwrap();
+    assert_eq!((table.path, table.rows.len()), (path.clone(), 1));
+    let fields = [("0", "c"), ("1", "z")].map(|(name, text)| (name.to_owned(), Value::from(text)));
+    assert_eq!(table.rows[0].fields, IndexMap::from(fields));
+    let refusal = |fragment| read(fragment).unwrap_err().to_string();
+    assert!(refusal("test").contains("d.json: key test: there is no such key in the file; found the keys"));
+    assert!(refusal("n").contains("key n: not an array of rows; found a number"));
+    assert!(super::read(&path, &mut Sha256::new()).unwrap_err().to_string().contains("rows.json#key"));
+}
+
+#[test]
+fn conll_sentences_end_at_blank_lines_and_keep_their_line() {
+    let text = "-DOCSTART- -X- O O\n\nAnna NNP B-PER\nsings\tVB\tO\n\n\nKelso NNP B-LOC\n";
+    let expected = [(3, r#"tokens=["Anna","sings"] tags=["B-PER","O"]"#), (7, r#"tokens=["Kelso"] tags=["B-LOC"]"#)];
+    assert_eq!(rows("d.conll", text), owned(&expected));
+    let error = refusal("d.bio", "Anna B-PER\nsings\n");
+    assert!(error.contains("line 2: the line has one column; found `sings`"), "{error}");
 }

@@ -90,6 +90,20 @@ impl HeadForm {
         }
         Some(form)
     }
+
+    /// What transformers puts behind encoders, whose backbone is at `root`; `of_texts` tells classes of whole texts from their first
+    /// token.
+    pub fn encoder(c: &ModelConfig, task: Task, root: &'static str, of_texts: Vec<HeadLayer>) -> Option<Self> {
+        let of_tokens = |path, outputs| vec![HeadLayer::last(path, outputs, c.hidden_size).biased()];
+        let (layers, reads) = match task {
+            Task::SeqCls => (of_texts, Reads::First),
+            Task::TokenCls => (of_tokens("classifier", c.outputs()), Reads::Every),
+            Task::QuestionAns => (of_tokens("qa_outputs", 2), Reads::Every),
+            Task::FeatureExtraction => return Some(Self { root: "", layers: Vec::new(), reads: Reads::Every }),
+            Task::CausalLm | Task::Seq2seqLm => return None,
+        };
+        Some(Self { root, layers, reads })
+    }
 }
 
 /// The layers of a head on a device; none where it is the embedding table, or where there is no head.

@@ -3,7 +3,9 @@
 //! A family is a file and a row of the table in `table.rs`. The file says two things: [`Family`], what follows from its `config.json`
 //! before any tensor exists, and [`Backbone`], its forward pass below the head. Fields of its modules carry the checkpoint's names.
 
+mod bert;
 mod bloom;
+mod distilbert;
 mod gemma3;
 mod glm;
 mod gpt2;
@@ -18,7 +20,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use bert::BertConfig;
 pub use bloom::BloomConfig;
+pub use distilbert::DistilBertConfig;
 pub use gemma3::Gemma3Config;
 pub use glm::GlmConfig;
 pub use gpt2::Gpt2Config;
@@ -27,7 +31,7 @@ pub use llama::LlamaConfig;
 pub use model::{Backbone, Model, Place};
 pub use moe::MoeConfig;
 pub use part::Part;
-pub(crate) use part::{join, parts};
+pub(crate) use part::{join, named, parts};
 pub use t5::T5Config;
 pub use table::*;
 
@@ -73,7 +77,12 @@ pub trait Family: Debug {
     /// Every module below the head in forward order, from the backbone's root on.
     fn modules(&self, config: &ModelConfig) -> Vec<Module>;
 
-    /// What each layer sees of the tokens before.
+    /// How many tokens of one text have a position.
+    fn positions(&self, config: &ModelConfig) -> usize {
+        config.max_position_embeddings
+    }
+
+    /// What each layer sees of the other tokens.
     fn views(&self, config: &ModelConfig) -> Views;
 
     /// The norms of the model.
@@ -111,6 +120,11 @@ pub trait Family: Debug {
 
     /// Floats per token that a block needs in memory.
     fn footprint(&self, config: &ModelConfig) -> Footprint;
+
+    /// Floats that a block keeps for each pair of tokens of a row: scores of attention that are not computed again.
+    fn scores(&self, _: &ModelConfig) -> usize {
+        0
+    }
 }
 
 /// Pairs of the usual name of a key and the family's.
@@ -140,4 +154,11 @@ pub struct Footprint {
     pub kept: usize,
     /// The largest temporaries beside them.
     pub temporaries: usize,
+}
+
+impl Footprint {
+    /// A block of BERT's kind: inputs and intermediates of two norms; q, k, v and what attention makes of them; the activation's.
+    fn encoder(hidden: usize, inner: usize) -> Self {
+        Self { kept: 12 * hidden + 5 * inner, temporaries: 6 * inner + 4 * hidden }
+    }
 }

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend as BurnBackend;
 use burn::tensor::{Int, Tensor};
 use lowrank_kernels::{LowRankBackend, cross_entropy};
 
-use super::{Activation, Body, Head, join};
+use super::{Activation, Body, Head, join, named};
 use crate::Result;
 use crate::adapters::Adapter;
 use crate::models::Site;
@@ -138,7 +138,8 @@ impl<B: LowRankBackend> Model<B> {
     /// The checkpoint's name of a parameter from the names of the fields that lead to it.
     pub fn path(&self, fields: &str) -> String {
         if let Some(rest) = fields.strip_prefix("body.") {
-            return join(&self.root, rest);
+            let names: Vec<_> = rest.split('.').map(named).collect();
+            return join(&self.root, &names.join("."));
         }
         let in_head = fields.strip_prefix("head.layers.").and_then(|rest| rest.split_once('.'));
         let named = in_head.and_then(|(i, field)| Some((self.head.forms.get(i.parse::<usize>().ok()?)?, field)));

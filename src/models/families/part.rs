@@ -41,17 +41,26 @@ macro_rules! parts {
         }
     };
     (@read $reader:ident $path:ident $field:ident) => {
-        $crate::models::families::Part::read($reader, &$crate::models::families::join($path, stringify!($field)))?
+        $crate::models::families::Part::read(
+            $reader, &$crate::models::families::join($path, $crate::models::families::named(stringify!($field))),
+        )?
     };
     (@read $reader:ident $path:ident $field:ident = $value:expr) => { $value(&$reader) };
     (@sites $self:ident $path:ident $found:ident $field:ident) => {
         $crate::models::families::Part::sites(
-            &mut $self.$field, &$crate::models::families::join($path, stringify!($field)), $found,
+            &mut $self.$field,
+            &$crate::models::families::join($path, $crate::models::families::named(stringify!($field))),
+            $found,
         )
     };
     (@sites $self:ident $path:ident $found:ident $field:ident = $value:expr) => {};
 }
 pub(crate) use parts;
+
+/// The checkpoint's name of a field: words that Rust keeps for itself have an underscore behind them.
+pub(crate) fn named(field: &str) -> &str {
+    field.strip_suffix('_').unwrap_or(field)
+}
 
 /// `path.name`, or `name` at the root.
 pub(crate) fn join(path: &str, name: &str) -> String {

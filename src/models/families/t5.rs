@@ -190,4 +190,9 @@ impl Family for T5Config {
         let wide = if self.gated { 6 } else { 2 };
         Footprint { kept: 4 * hidden + 10 * inner + wide * self.d_ff, temporaries: 6 * self.d_ff + 4 * hidden }
     }
+
+    fn scores(&self, c: &ModelConfig) -> usize {
+        // Of both attentions of a decoder's block: what the softmax divides, and what comes of it.
+        4 * c.num_attention_heads
+    }
 }

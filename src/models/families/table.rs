@@ -143,6 +143,13 @@ families! {
     t5::T5(T5Config) {
         "t5" => "T5ForConditionalGeneration", ["q", "v"];
     }
+    bert::Bert(BertConfig) {
+        "bert" => "BertModel", ["query", "value"];
+        "roberta" => "RobertaModel", ["query", "value"];
+    }
+    distilbert::DistilBert(DistilBertConfig) {
+        "distilbert" => "DistilBertModel", [];
+    }
 }
 
 impl ModelType {

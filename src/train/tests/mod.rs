@@ -1,6 +1,7 @@
 //! The loop over a learner that computes nothing.
 
 mod contest;
+mod evaluate;
 mod still;
 
 use std::path::Path;

@@ -14,7 +14,8 @@ use crate::{Error, Result};
 /// A device on which nothing is computed.
 pub struct Still(pub Processor);
 
-/// Its loss is the number of trained tokens times the learning rate it was made with; a rate of 1 or more makes it not a number.
+/// Its loss is the number of trained tokens times the learning rate it was made with; a rate of 1 or more makes it not a number. It answers
+/// with the prompt.
 struct Steady(f64);
 
 impl Runtime for Still {
@@ -61,8 +62,8 @@ impl Learner for Steady {
     fn update_energy(&self, _: &Batch) -> Result<IndexMap<String, f64>> {
         Ok(IndexMap::new())
     }
-    fn generate(&self, _: &[u32], _: &Sampling, _: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>> {
-        Ok(Vec::new())
+    fn generate(&self, prompt: &[u32], _: &Sampling, _: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>> {
+        Ok(prompt.to_vec())
     }
     fn accumulate(&mut self, batch: &Batch, _: &Micro) -> Result<MicroResult> {
         Ok(MicroResult { loss: batch.terms() as f64 * self.0, ..MicroResult::default() })

@@ -1,6 +1,6 @@
 //! Rows of a data file as the model sees them under a recipe: tokens, loss mask, lengths, counts.
 
-use lowrank::data::{self, Style};
+use lowrank::data::{self, Setting, Style};
 use lowrank::events::Format;
 use lowrank::models::open;
 use lowrank::{Error, Result};
@@ -20,10 +20,11 @@ pub(super) fn show(inspect: &Inspect, recipe: &str, output: &Output) -> Result<(
         false => std::path::absolute(path).map_err(Error::io(path))?.to_string_lossy().into_owned(),
     };
     let model = open(&resolved.recipe.model.path, &resolved.root)?;
-    let rows = data::load(&settings, &model.tokenizer, &resolved.root)?.train;
+    let setting = Setting::new(resolved.recipe.task, &resolved.recipe.head);
+    let splits = data::load(&settings, &setting, &model.tokenizer, &resolved.root)?;
     if output.format == Format::Json {
-        return stdout::print_json(&rows.report);
+        return stdout::print_json(&splits.train.report);
     }
     let style = if output.color.enabled_on(&std::io::stdout()) { Style::Colour } else { Style::Plain };
-    stdout::print(&data::render(&rows, &model.tokenizer, inspect.rows, style))
+    stdout::print(&data::render(&splits.train, &splits.labels, &model.tokenizer, inspect.rows, style))
 }

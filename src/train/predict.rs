@@ -1,0 +1,34 @@
+//! What a model says about rows that nobody has answered.
+
+use crate::data::{Dataset, Tokenizer, collate};
+use crate::predict::{Predictions, Reading};
+use crate::recipe::Head;
+use crate::runtime::Learner;
+use crate::{Error, Result};
+
+/// Reads the outputs about every row of `dataset`, `batch` rows at a time; `progress` hears how many rows are done.
+///
+/// # Errors
+/// If the task's outputs are tokens, which are generated instead.
+pub fn predict(
+    learner: &dyn Learner,
+    reading: &Reading<'_>,
+    head: &Head,
+    (dataset, tokenizer, batch): (&Dataset, &Tokenizer, usize),
+    progress: &mut dyn FnMut(usize),
+) -> Result<Predictions> {
+    let Some(mut predictions) = reading.start(dataset) else {
+        let error = Error::input("this task's answers are generated, not read").found(reading.task.name());
+        return Err(error.hint("`lowrank generate` does that").into());
+    };
+    let sequences: Vec<_> = dataset.sequences.iter().collect();
+    let mut first = 0;
+    for rows in sequences.chunks(batch) {
+        let of_rows = collate(rows, tokenizer.pad().unwrap_or(0)).under(head);
+        let outputs = learner.logits(&of_rows)?;
+        reading.read(&mut predictions, dataset, first..first + rows.len(), &of_rows, &outputs);
+        first += rows.len();
+        progress(first);
+    }
+    Ok(predictions)
+}
