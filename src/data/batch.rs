@@ -120,8 +120,16 @@ impl Sequence {
     /// Tokens that the loss counts.
     pub fn counted(&self) -> usize {
         match &self.answer {
-            Answer::Text(ids) => ids.len().saturating_sub(1),
+            Answer::Text(_) => self.decoded(),
             _ => self.trained.iter().filter(|&&trained| trained).count(),
+        }
+    }
+
+    /// Tokens that a decoder reads, and says, beside the row's own.
+    pub fn decoded(&self) -> usize {
+        match &self.answer {
+            Answer::Text(ids) => ids.len().saturating_sub(1),
+            _ => 0,
         }
     }
 }

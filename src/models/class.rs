@@ -8,13 +8,15 @@ use crate::Result;
 use crate::recipe::Task;
 
 /// How transformers ends the names of its classes.
-const ENDS: [(&str, Task); 8] = [
+const ENDS: [(&str, Task); 9] = [
+    ("ForConditionalGeneration", Task::Seq2seqLm),
+    // T5's class, once.
+    ("WithLMHeadModel", Task::Seq2seqLm),
     ("ForCausalLM", Task::CausalLm),
     ("LMHeadModel", Task::CausalLm),
     ("ForSequenceClassification", Task::SeqCls),
     ("ForTokenClassification", Task::TokenCls),
     ("ForQuestionAnswering", Task::QuestionAns),
-    ("ForConditionalGeneration", Task::Seq2seqLm),
     ("EncoderModel", Task::FeatureExtraction),
     ("Model", Task::FeatureExtraction),
 ];

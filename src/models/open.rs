@@ -16,6 +16,7 @@ use super::headed::head_tensors;
 use super::mapped::read_small;
 use super::source::stored_format;
 use super::{ModelConfig, Safetensors, WeightSource};
+use crate::adapters::Module;
 use crate::data::Tokenizer;
 use crate::recipe::Task;
 use crate::{Error, Result};
@@ -205,6 +206,9 @@ impl Opened {
             (self.config.task, self.config.labels) = (task, Vec::new());
         }
         self.weights = Arranged::around(self.weights, &self.config);
+        if self.config.has_tied_head() && self.config.architecture.family().is_tied_by_weights() {
+            self.config.tie_word_embeddings = !self.has_head_of_its_own()?;
+        }
         if !matches!(task, Task::CausalLm | Task::Seq2seqLm) {
             // A head of another task may go by the same name.
             let own = |name: &String| task == self.own_task || self.is_of_backbone(name);
@@ -213,6 +217,17 @@ impl Opened {
             self.fresh_head = names.filter(|name| !is_there(name)).collect();
         }
         Ok(self)
+    }
+
+    /// Whether the head over the vocabulary is in the file, and is not a copy of the embedding table.
+    fn has_head_of_its_own(&self) -> Result<bool> {
+        let modules = Module::list(&self.config);
+        let [table, head] =
+            Module::vocabulary(&modules).map(|module| module.map(|module| module.path.clone() + ".weight"));
+        match head.zip(table).filter(|(head, _)| self.weights.shape(head).is_some()) {
+            Some((head, table)) => Ok(self.weights.read(&head)? != self.weights.read(&table)?),
+            None => Ok(false),
+        }
     }
 
     fn is_of_backbone(&self, name: &str) -> bool {

@@ -23,11 +23,13 @@ pub struct Stored<'a> {
     plan: Option<LoftqPlan>,
 }
 
-/// Whether this is the weight of a linear layer of a block: what four bits are for. Routers choose between experts, and are not.
+/// Whether this is the weight of a linear layer of a block: what four bits are for. Routers choose between experts, and are not;
+/// tables of distances are no linear layers.
 pub(crate) fn is_linear_of_block(name: &str, shape: &[usize]) -> bool {
     let numbered = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let router = name.ends_with(".gate.weight") || name.ends_with(".shared_expert_gate.weight");
-    shape.len() == 2 && name.ends_with(".weight") && !router && name.split('.').any(numbered)
+    let others = [".gate.weight", ".shared_expert_gate.weight", ".relative_attention_bias.weight"];
+    let other = others.iter().any(|end| name.ends_with(end));
+    shape.len() == 2 && name.ends_with(".weight") && !other && name.split('.').any(numbered)
 }
 
 impl<'a> Stored<'a> {

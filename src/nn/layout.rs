@@ -7,6 +7,7 @@ use lowrank_kernels::{
 };
 
 use super::rotary_tables;
+use super::stack::{AtStack, Buckets, StackView};
 use crate::data::Batch;
 use crate::models::families::Place;
 
@@ -20,6 +21,8 @@ pub struct View {
     pub window: Option<usize>,
     /// What each head takes off its scores per position of distance, `[heads]` (ALiBi, Press et al. 2021); empty for rotary views.
     pub slopes: Vec<f32>,
+    /// Of a stack of two, which has nothing of the above.
+    pub stack: Option<Buckets>,
 }
 
 /// Which tokens of its own text a token sees.
@@ -39,12 +42,17 @@ impl View {
 
     /// Everything before is seen.
     pub fn rotary(frequencies: Vec<f32>) -> Self {
-        Self { direction: Direction::Back, frequencies, window: None, slopes: Vec::new() }
+        Self { direction: Direction::Back, frequencies, window: None, slopes: Vec::new(), stack: None }
     }
 
     /// Everything is seen, before and after, and nothing rotated.
     pub fn both() -> Self {
         Self { direction: Direction::Both, ..Self::plain(0) }
+    }
+
+    /// The tokens of one stack see each other, those of a decoder what comes before, and all of the encoder.
+    pub fn stack(buckets: Buckets) -> Self {
+        Self { stack: Some(buckets), ..Self::plain(0) }
     }
 
     fn positions(&self, position: &[i32], segment: Vec<i32>, [batch, len]: [usize; 2]) -> Positions {
@@ -85,6 +93,7 @@ pub enum Seen<B: Backend> {
     Rotary(AttentionLayout<B>),
     /// What is added to the scores, `[rows, heads, len, len]`; one head where it is the same for all.
     Biased(Tensor<B, 4>),
+    Stack(StackView<B>),
 }
 
 impl<B: LowRankBackend> Layout<B> {
@@ -92,6 +101,9 @@ impl<B: LowRankBackend> Layout<B> {
         let view = |view: &View| {
             if view.direction == Direction::Both {
                 return Seen::Biased(segments(batch, device));
+            }
+            if let Some(buckets) = view.stack {
+                return Seen::Stack(StackView::of_batch(buckets, batch, device));
             }
             let positions = view.positions(&batch.position, batch.segment.clone(), [batch.rows, batch.len]);
             match view.slopes[..] {
@@ -138,6 +150,7 @@ impl<B: TrainBackend> Seen<B> {
         match self {
             Seen::Rotary(layout) => Seen::Rotary(layout.inner()),
             Seen::Biased(biases) => Seen::Biased(biases.clone().inner()),
+            Seen::Stack(view) => Seen::Stack(view.inner()),
         }
     }
 }
@@ -171,17 +184,24 @@ fn segments<B: Backend>(batch: &Batch, device: &B::Device) -> Tensor<B, 4> {
 }
 
 /// Low enough that its exponential is 0, high enough to stay finite when scores are added.
-const HIDDEN: f32 = -1e30;
+pub(super) const HIDDEN: f32 = -1e30;
 
 /// Positions of the new tokens of one row, whose earlier ones are in a cache.
 #[derive(Clone, Debug)]
 pub struct NewTokens<B: Backend> {
-    views: Vec<SeenBefore<B>>,
+    views: Vec<SeenNew<B>>,
     of_layer: Vec<usize>,
     position: Vec<i32>,
 }
 
 /// One view of new tokens.
+#[derive(Clone, Debug)]
+pub enum SeenNew<B: Backend> {
+    Row(SeenBefore<B>),
+    Stack(StackView<B>),
+}
+
+/// What new tokens see of those before.
 #[derive(Clone, Debug)]
 pub struct SeenBefore<B: Backend> {
     at: PositionTensors<B>,
@@ -194,19 +214,33 @@ pub struct SeenBefore<B: Backend> {
 /// Keys and values seen so far, `[batch, kv_heads, seen, head_dim]`.
 #[derive(Clone, Debug)]
 pub struct LayerCache<B: Backend> {
-    keys: Tensor<B, 4>,
-    values: Tensor<B, 4>,
+    pub(super) keys: Tensor<B, 4>,
+    pub(super) values: Tensor<B, 4>,
+    /// Those of an encoder's tokens, where the layer has read them.
+    pub(super) source: Option<[Tensor<B, 4>; 2]>,
 }
 
 impl<B: Backend> NewTokens<B> {
-    /// `len` tokens from position `start` on.
+    /// `len` tokens from position `start` on; of a decoder that goes on, one.
     pub fn new(start: usize, len: usize, views: &Views, device: &B::Device) -> Self {
-        let position: Vec<i32> = (start as i32..).take(len).collect();
+        Self::after(0, start, len, views, device)
+    }
+
+    /// `source` tokens of an encoder and the first of a decoder.
+    pub fn pair(source: usize, views: &Views, device: &B::Device) -> Self {
+        Self::after(source, 0, 1, views, device)
+    }
+
+    fn after(source: usize, start: usize, len: usize, views: &Views, device: &B::Device) -> Self {
+        let position: Vec<i32> = (0..source as i32).chain((start as i32..).take(len)).collect();
         let view = |view: &View| {
+            if let Some(buckets) = view.stack {
+                return SeenNew::Stack(StackView::of_new(buckets, source, start, device));
+            }
             let positions = view.positions(&position, vec![1; len], [1, len]);
             let slopes = view.slopes.clone();
             let biases = (!slopes.is_empty()).then(|| biases(&positions, &position, &slopes, device));
-            SeenBefore { at: positions.tensors(device), window: view.window, slopes, biases }
+            SeenNew::Row(SeenBefore { at: positions.tensors(device), window: view.window, slopes, biases })
         };
         Self { views: views.kinds.iter().map(view).collect(), of_layer: views.of_layer.clone(), position }
     }
@@ -228,10 +262,19 @@ pub enum At<'a, B: Backend> {
     Batch(&'a Seen<B>),
     /// So many new tokens of one row, after those in the cache, which is extended. Several at once are only right where the
     /// cache is empty; a single one sees all of it.
-    Cached(&'a SeenBefore<B>, usize, &'a mut Option<LayerCache<B>>),
+    Cached(&'a SeenNew<B>, usize, &'a mut Option<LayerCache<B>>),
 }
 
-impl<B: LowRankBackend> At<'_, B> {
+impl<'a, B: LowRankBackend> At<'a, B> {
+    /// The same for a layer of a stack of two; none in models that have one.
+    pub fn stack(self) -> Option<AtStack<'a, B>> {
+        match self {
+            At::Batch(Seen::Stack(view)) => Some(view.at(None)),
+            At::Cached(SeenNew::Stack(view), _, cache) => Some(view.at(Some(cache))),
+            _ => None,
+        }
+    }
+
     /// `q [n, heads × d]`, `k` and `v [n, kv_heads × d]`, before rotation, to `[n, heads × d]`.
     pub fn attention(self, q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>, heads: Heads) -> Tensor<B, 2> {
         match self {
@@ -242,7 +285,9 @@ impl<B: LowRankBackend> At<'_, B> {
                 let [k, v] = [k, v].map(|x| split_heads(x, [batch, len], heads.kv_heads));
                 join_heads(attend(q, k, v, Some(biases)))
             }
-            At::Cached(seen, len, cache) => cached([q, k, v], heads, seen, len, cache),
+            At::Cached(SeenNew::Row(seen), len, cache) => cached([q, k, v], heads, seen, len, cache),
+            At::Batch(Seen::Stack(view)) => view.at(None).own([q, k, v], heads.heads, None),
+            At::Cached(SeenNew::Stack(view), _, cache) => view.at(Some(cache)).own([q, k, v], heads.heads, None),
         }
     }
 }
@@ -262,7 +307,7 @@ fn cached<B: Backend>(
         Some(old) => (Tensor::cat(vec![old.keys, k], 2), Tensor::cat(vec![old.values, v], 2)),
         None => (k, v),
     };
-    *cache = Some(LayerCache { keys: k.clone(), values: v.clone() });
+    *cache = Some(LayerCache { keys: k.clone(), values: v.clone(), source: None });
     join_heads(match (&seen.biases, len) {
         (None, 1) => {
             let before = k.dims()[2].saturating_sub(seen.window.unwrap_or(usize::MAX));

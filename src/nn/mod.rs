@@ -13,6 +13,7 @@ mod mlp;
 mod norm;
 pub mod params;
 mod rope;
+mod stack;
 mod weight;
 
 pub use activation::{Gate, Unit, gelu};
@@ -27,6 +28,7 @@ pub use meter::Meter;
 pub use mlp::{FusedMlp, Mlp};
 pub use norm::RmsNorm;
 pub use rope::rotary_tables;
+pub use stack::{AtStack, Buckets, Stack};
 pub use weight::{PackedBf16, Storage, Weight};
 
 use burn::tensor::Tensor;
@@ -40,15 +42,22 @@ pub struct Pass<'a> {
     pub dropout: Option<DropoutKey>,
     /// Present while corrections are measured; absent otherwise.
     pub meter: Option<&'a Meter>,
+    /// Whose tokens a layer's input holds.
+    pub over: Stack,
 }
 
 impl Pass<'_> {
-    pub const EVAL: Pass<'static> = Pass { dropout: None, meter: None };
+    pub const EVAL: Pass<'static> = Pass { dropout: None, meter: None, over: Stack::Encoder };
+
+    /// The same where the input holds the tokens of `stack`.
+    pub fn over(self, stack: Stack) -> Self {
+        Self { over: stack, ..self }
+    }
 
     /// A method reports what it adds to the layer of this name's hash, `[n, out]`.
     pub fn measure<B: Backend>(&self, layer: u64, correction: &Tensor<B, 2>) {
         if let Some(meter) = self.meter {
-            meter.add(layer, correction);
+            meter.add(layer, self.over, correction);
         }
     }
 }

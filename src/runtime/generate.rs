@@ -5,7 +5,7 @@ use lowrank_kernels::LowRankBackend;
 
 use super::learner::to_host;
 use crate::adapters::random::Stream;
-use crate::models::Model;
+use crate::models::{Model, ModelConfig};
 use crate::nn::{LayerCache, NewTokens, Pass, Views};
 use crate::{Error, Result};
 
@@ -19,12 +19,28 @@ pub struct Sampling {
     pub stop: Vec<u32>,
 }
 
+/// Where texts of a model start and end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// What a decoder beside an encoder starts with.
+    decoder_start: Option<u32>,
+    max_positions: usize,
+}
+
+impl Bounds {
+    pub fn of(config: &ModelConfig) -> Self {
+        let decoder_start = config.architecture.family().decoder_start();
+        Self { decoder_start, max_positions: config.positions() }
+    }
+}
+
+/// New tokens after `prompt`; of a model with an encoder, which reads the prompt, all that its decoder says.
 pub(super) fn generate<B: LowRankBackend>(
     model: &Model<B>,
     views: &Views,
     prompt: &[u32],
     sampling: &Sampling,
-    max_positions: usize,
+    bounds: Bounds,
     on_token: &mut dyn FnMut(u32) -> bool,
     device: &B::Device,
 ) -> Result<Vec<u32>> {
@@ -32,11 +48,13 @@ pub(super) fn generate<B: LowRankBackend>(
         return Err(Error::input("the prompt has no tokens").into());
     }
     let mut cache: Vec<Option<LayerCache<B>>> = vec![None; views.of_layer.len()];
-    let mut ids = prompt.to_vec();
-    let mut new = NewTokens::new(0, prompt.len(), views, device);
-    let mut fresh = prompt.to_vec();
+    let (mut new, mut fresh, before) = match bounds.decoder_start {
+        None => (NewTokens::new(0, prompt.len(), views, device), prompt.to_vec(), prompt.len()),
+        Some(start) => (NewTokens::pair(prompt.len(), views, device), [prompt, &[start]].concat(), 1),
+    };
+    let mut said = Vec::new();
     let draws = Stream::new(sampling.seed, "generate");
-    let room = max_positions.saturating_sub(prompt.len());
+    let room = bounds.max_positions.saturating_sub(before);
     for draw in (0..sampling.max_new_tokens.min(room) as u64).map(|i| draws.unit(i)) {
         let input: Vec<i32> = fresh.iter().map(|&id| id as i32).collect();
         let hidden = model.cached_blocks(Tensor::from_data(TensorData::from(&input[..]), device), &new, &mut cache);
@@ -46,11 +64,11 @@ pub(super) fn generate<B: LowRankBackend>(
         if sampling.stop.contains(&token) || !on_token(token) {
             break;
         }
-        ids.push(token);
-        new = NewTokens::new(ids.len() - 1, 1, views, device);
+        said.push(token);
+        new = NewTokens::new(before + said.len() - 1, 1, views, device);
         fresh = vec![token];
     }
-    Ok(ids.split_off(prompt.len()))
+    Ok(said)
 }
 
 /// `draw` is uniform in [0, 1).

@@ -17,6 +17,7 @@ pub(super) fn loss<B: LowRankBackend>(
     if batch.terms() == 0 {
         return None;
     }
+    let hidden = answering(hidden, batch);
     Some(match &batch.goal {
         Goal::Classes => {
             let (hidden, targets) = asked(hidden, batch);
@@ -31,6 +32,14 @@ pub(super) fn loss<B: LowRankBackend>(
         Goal::Spans(spans) => spans_loss(model.head(hidden, pass), spans, batch),
         Goal::Alike(contrast) => contrast_loss(model.head(hidden, pass), contrast, batch),
     })
+}
+
+/// Hidden states of the tokens that are asked about, of all `[n, hidden]`: those of the decoder, where there is one.
+pub(super) fn answering<B: LowRankBackend>(hidden: Tensor<B, 2>, batch: &Batch) -> Tensor<B, 2> {
+    match &batch.decoder {
+        None => hidden,
+        Some(_) => hidden.slice_dim(0, batch.ids.len()..),
+    }
 }
 
 /// Hidden states and targets of the positions that have one: only they reach the head.

@@ -6,14 +6,14 @@ use burn::tensor::{Int, Tensor, TensorData};
 use indexmap::IndexMap;
 use lowrank_kernels::{LowRankBackend, TrainBackend, path_hash};
 
-use super::generate::{self, Sampling};
+use super::generate::{self, Bounds, Sampling};
 use super::{AdapterSpec, Learner, Micro, MicroResult, goal, step};
 use crate::adapters::{Adapter, ModuleKind, Moment, Rule, Selected, Spec};
 use crate::data::Batch;
 use crate::events::Event;
 use crate::models::{Model, ModelConfig};
 use crate::nn::params::{GradMap, Register};
-use crate::nn::{Layout, Meter, Pass, Views};
+use crate::nn::{Layout, Meter, Pass, Stack, Views};
 use crate::optim::Optimizer;
 use crate::tensors::{HostTensor, HostTensors};
 use crate::{Error, Result};
@@ -26,7 +26,7 @@ pub(super) struct TensorLearner<B: TrainBackend> {
     model: Option<Model<B>>,
     device: B::Device,
     views: Views,
-    max_positions: usize,
+    bounds: Bounds,
     adapted: Vec<Selected>,
     register: Register,
     trainable: IndexMap<String, Vec<usize>>,
@@ -53,7 +53,7 @@ impl<B: TrainBackend> TensorLearner<B> {
         let mut learner = Self {
             device: device.clone(),
             views: config.architecture.family().views(config),
-            max_positions: config.positions(),
+            bounds: Bounds::of(config),
             rule: Adapter::rule(spec.adapter, &adapted, spec.total_steps),
             optimizer: Optimizer::new(spec.optim, form, &trainable, &adapted),
             adapted,
@@ -135,8 +135,14 @@ impl<B: TrainBackend> TensorLearner<B> {
     }
 }
 
+/// All tokens of a batch, those of a decoder last.
 fn ids<B: Backend>(batch: &Batch, device: &B::Device) -> Tensor<B, 1, Int> {
-    Tensor::from_data(TensorData::from(&batch.ids[..]), device)
+    let decoder = batch.decoder.as_ref().map_or(&[][..], |decoder| &decoder.ids);
+    Tensor::from_data(TensorData::from(&[&batch.ids[..], decoder].concat()[..]), device)
+}
+
+fn outputs<B: LowRankBackend>(model: &Model<B>, hidden: Tensor<B, 2>, batch: &Batch) -> Result<Vec<f32>> {
+    to_host(model.head(goal::answering(hidden, batch), Pass::EVAL).reshape([-1]))
 }
 
 fn summed<B: LowRankBackend>(model: &Model<B>, hidden: Tensor<B, 2>, batch: &Batch) -> Result<f64> {
@@ -158,7 +164,7 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
     fn logits(&self, batch: &Batch) -> Result<Vec<f32>> {
         let model = self.frozen();
         let hidden = self.hidden(&model, batch);
-        to_host(model.head(hidden, Pass::EVAL).reshape([-1]))
+        outputs(&model, hidden, batch)
     }
 
     fn loss(&self, batch: &Batch) -> Result<f64> {
@@ -171,7 +177,7 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
         let model = self.frozen();
         let hidden = self.hidden(&model, batch);
         let loss = summed(&model, hidden.clone(), batch)?;
-        Ok((loss, to_host(model.head(hidden, Pass::EVAL).reshape([-1]))?))
+        Ok((loss, outputs(&model, hidden, batch)?))
     }
 
     fn update_energy(&self, batch: &Batch) -> Result<IndexMap<String, f64>> {
@@ -179,14 +185,15 @@ impl<B: TrainBackend> Learner for TensorLearner<B> {
         let pass = Pass { meter: Some(&meter), ..Pass::EVAL };
         let hidden = model.blocks(ids(batch, &self.device), &self.layout(batch), pass);
         if self.adapted.iter().any(|site| site.kind == ModuleKind::Head) {
-            model.head(hidden, pass);
+            let stack = if batch.decoder.is_some() { Stack::Decoder } else { Stack::Encoder };
+            model.head(goal::answering(hidden, batch), pass.over(stack));
         }
         let energy = |site: &Selected| Some((site.path.clone(), meter.energy(path_hash(&site.path))?));
         Ok(self.adapted.iter().filter_map(energy).collect())
     }
 
     fn generate(&self, prompt: &[u32], sampling: &Sampling, on_token: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>> {
-        generate::generate(&self.frozen(), &self.views, prompt, sampling, self.max_positions, on_token, &self.device)
+        generate::generate(&self.frozen(), &self.views, prompt, sampling, self.bounds, on_token, &self.device)
     }
 
     fn accumulate(&mut self, batch: &Batch, micro: &Micro) -> Result<MicroResult> {

@@ -138,7 +138,7 @@ pub trait Learner {
     fn trainable(&self) -> IndexMap<String, Vec<usize>>;
 
     /// The head's outputs at every position, `[rows × len × outputs]`, row-major: logits of the vocabulary or of classes; hidden
-    /// states of a model without a head.
+    /// states of a model without a head. Where there is a decoder, at its positions.
     fn logits(&self, batch: &Batch) -> Result<Vec<f32>>;
     /// The summed loss of the batch's goal: of classes the negative log-likelihood, in nats.
     fn loss(&self, batch: &Batch) -> Result<f64>;
@@ -149,7 +149,7 @@ pub trait Learner {
     /// For each adapted linear module the sum of ‖correction‖² over the positions that are not padding, in module order.
     /// Modules whose method does not report its correction are absent.
     fn update_energy(&self, batch: &Batch) -> Result<IndexMap<String, f64>>;
-    /// Continues `prompt` up to the model's last position; each new token goes to `on_token`, which ends the text by returning false.
+    /// Continues `prompt` up to the model's last position, or answers it, where an encoder reads it; each new token goes to `on_token`, which ends the text by returning false.
     fn generate(&self, prompt: &[u32], sampling: &Sampling, on_token: &mut dyn FnMut(u32) -> bool) -> Result<Vec<u32>>;
 
     /// Adds the gradients of one batch to those gathered since the last step. A non-finite loss adds nothing.

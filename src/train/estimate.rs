@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use lowrank_kernels::HEAD_TOKENS;
 
 use crate::adapters::{AdapterConfig, Module, ModuleKind, Selected, Spec, trainable};
-use crate::data::Splits;
+use crate::data::{Sequence, Splits};
 use crate::events::Memory;
 use crate::models::families::Footprint;
 use crate::models::{ModelConfig, Stored, WeightSource};
@@ -58,8 +58,9 @@ impl Batch {
         let sequences = &splits.train.sequences;
         let rows = recipe.train.batch.min(sequences.len());
         let longest = sequences.iter().map(|s| s.ids.len()).max().unwrap_or(1);
-        let trained = sequences.iter().map(|s| s.trained.iter().filter(|&&t| t).count()).max().unwrap_or(1);
-        Self { tokens: rows * longest, len: longest, trained: rows * trained }
+        let trained = sequences.iter().map(Sequence::counted).max().unwrap_or(1);
+        let decoded = sequences.iter().map(Sequence::decoded).max().unwrap_or(0);
+        Self { tokens: rows * (longest + decoded), len: longest.max(decoded), trained: rows * trained }
     }
 }
 

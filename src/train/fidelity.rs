@@ -4,9 +4,10 @@ use std::path::Path;
 
 use super::Target;
 use super::artifact::{attach_adapter, attach_none};
+use super::inputs::setting;
 use crate::adapters::merge::Merged;
 use crate::adapters::peft::PeftAdapter;
-use crate::data::{self, Batch, Sequence, Setting, collate};
+use crate::data::{self, Answer, Batch, Sequence, collate};
 use crate::models::{ModelConfig, Opened, Stored};
 use crate::recipe::{BaseCompute, BaseStorage, Recipe};
 use crate::runtime::{BaseSpec, Learner};
@@ -28,7 +29,7 @@ impl Probe {
     /// its data cannot be read any more, fixed tokens.
     pub fn of(recipe: Option<&Recipe>, opened: &Opened) -> Self {
         let load = |recipe: &Recipe| {
-            let setting = Setting::new(recipe.task, &recipe.head);
+            let setting = setting(recipe.task, &recipe.head, opened);
             data::load(&recipe.data, &setting, &opened.tokenizer, Path::new(""))
         };
         let splits = recipe.map(load);
@@ -65,11 +66,12 @@ impl Probe {
 fn fixed(config: &ModelConfig) -> Vec<Sequence> {
     let len = TOKENS.min(config.positions());
     let id = |i: usize| (i * 7919 % config.vocab_size) as u32;
-    let row = |row: usize| Sequence {
-        ids: (0..len).map(|i| id(row * TOKENS + i + 1)).collect(),
-        trained: vec![true; len],
-        document: vec![0; len],
-        ..Sequence::default()
+    let start = config.architecture.family().decoder_start();
+    let row = |row: usize| {
+        let ids: Vec<u32> = (0..len).map(|i| id(row * TOKENS + i + 1)).collect();
+        // A decoder beside an encoder reads the same.
+        let answer = start.map_or(Answer::Tokens, |start| Answer::Text([&[start], &ids[..]].concat()));
+        Sequence { ids, trained: vec![true; len], document: vec![0; len], answer, ..Sequence::default() }
     };
     (0..ROWS).map(row).collect()
 }

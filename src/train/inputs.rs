@@ -46,7 +46,8 @@ fn same(a: &Recipe, b: &Recipe) -> bool {
 pub fn setting(task: Task, head: &Head, opened: &Opened) -> Setting {
     let own = opened.labels();
     let labels = if are_generic(own) { Vec::new() } else { own.to_vec() };
-    Setting { reads: reads(&opened.config), labels, ..Setting::new(task, head) }
+    let decoder_start = opened.config.architecture.family().decoder_start().unwrap_or_default();
+    Setting { reads: reads(&opened.config), labels, decoder_start, ..Setting::new(task, head) }
 }
 
 fn reads(config: &ModelConfig) -> Reads {

@@ -14,6 +14,7 @@ pub mod lora_plus;
 pub mod parity;
 pub mod quantised;
 pub mod races;
+pub mod seq2seq;
 pub mod tasks;
 mod traces;
 pub mod training;
@@ -27,6 +28,9 @@ macro_rules! on {
                 first_gradients, bf16_base_is_close;
             families: base_logits, variants, greedy_generation, adapters_written_by_peft, first_gradients,
                 twenty_steps_equal_peft, merged_models_open, everything_may_train, four_bit_bases_are_close;
+            seq2seq: base_logits, configurations_without_a_scale, greedy_generation, cached_decoding_equals_one_pass,
+                adapters_written_by_peft, first_gradients, twenty_steps_equal_peft, merged_models_open, everything_may_train,
+                tables_of_distances_train, energies_do_not_depend_on_padding, four_bit_bases_are_close;
             tasks: base_outputs_and_losses, adapters_written_by_peft, first_gradients, twenty_steps_equal_peft,
                 merged_models_open, everything_may_train, texts_do_not_see_each_other, four_bit_bases_are_close,
                 heads_are_made_where_there_are_none;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use lowrank::data::{Encoder, Template};
 use lowrank::events::Format;
-use lowrank::recipe::LossOn;
+use lowrank::recipe::{LossOn, Task};
 use lowrank::runtime::Sampling;
 use lowrank::train::Subject;
 use lowrank::{Error, Result};
@@ -25,7 +25,7 @@ Examples:
 pub struct Generate {
     #[command(flatten)]
     pub subject: args::Subject,
-    /// What to continue; `-` reads it from stdin
+    /// What to continue, or to answer where the model has an encoder; `-` reads it from stdin
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,
     /// none, chatml, tokenizer (its own chat template) or a jinja file; a run knows its own
@@ -57,7 +57,11 @@ impl Generate {
         let own = subject.recipe.as_ref().map_or("none", |recipe| recipe.data.template.as_str());
         let template = Template::resolve(self.template.as_deref().unwrap_or(own), tokenizer, Path::new(""))?;
         let encoder = Encoder { tokenizer, template: template.as_ref(), loss_on: LossOn::Completion };
-        let prompt = encoder.prompt_ids(&self.prompt()?)?;
+        let mut prompt = encoder.prompt_ids(&self.prompt()?)?;
+        if subject.opened.config.task == Task::Seq2seqLm {
+            // What an encoder reads has an end.
+            prompt.extend(tokenizer.eos().filter(|eos| prompt.last() != Some(eos)));
+        }
         let mut stop = encoder.stop_ids();
         stop.extend(&subject.opened.config.eos_token_ids);
         let sampling =

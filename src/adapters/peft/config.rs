@@ -268,4 +268,13 @@ mod tests {
             assert_eq!(PeftConfig::parse(&text, "llama").unwrap(), config);
         }
     }
+
+    #[test]
+    fn tasks_go_by_the_names_of_peft() {
+        let path =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tasks/t5/seq2seq_relu_tied/adapters/lora_default");
+        let read = PeftConfig::read(&Path::new(path).join("adapter_config.json"), "t5").unwrap();
+        let written = PeftConfig::new(read.adapter.clone(), "./base").for_task(Task::Seq2seqLm);
+        assert_eq!((written.to_json(&[])["task_type"].as_str(), &written), (Some("SEQ_2_SEQ_LM"), &read));
+    }
 }

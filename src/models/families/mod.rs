@@ -15,6 +15,7 @@ mod llama;
 mod model;
 mod moe;
 mod part;
+mod t5;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use model::{Backbone, Model, Place};
 pub use moe::MoeConfig;
 pub use part::Part;
 pub(crate) use part::{join, named, parts};
+pub use t5::T5Config;
 pub use table::*;
 
 use std::fmt::Debug;
@@ -99,6 +101,16 @@ pub trait Family: Debug {
     /// What `task` reads from the last block, and where the backbone is then; none of a task that the family cannot do.
     fn head(&self, config: &ModelConfig, task: Task) -> Option<HeadForm> {
         HeadForm::decoder(config, task, "model")
+    }
+
+    /// Whether a file ties the head to the embedding table by having no other, whatever its configuration says.
+    fn is_tied_by_weights(&self) -> bool {
+        false
+    }
+
+    /// The token that a decoder starts a text with; none in models without an encoder beside one.
+    fn decoder_start(&self) -> Option<u32> {
+        None
     }
 
     /// Ends of the names of tensors in files that carry nothing.

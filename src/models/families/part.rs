@@ -152,3 +152,18 @@ impl<B: LowRankBackend, P: Part<B>> Part<B> for Vec<P> {
         self.iter_mut().enumerate().for_each(|(i, part)| part.sites(&format!("{path}.{i}"), found));
     }
 }
+
+/// Parts of several kinds, under their places.
+macro_rules! tuples {
+    ($(($($part:ident $at:tt),*))*) => {$(
+        impl<B: LowRankBackend, $($part: Part<B>),*> Part<B> for ($($part,)*) {
+            fn read(reader: &mut Reader<'_, B>, path: &str) -> Result<Self> {
+                Ok(($($part::read(reader, &join(path, stringify!($at)))?,)*))
+            }
+            fn sites<'a>(&'a mut self, path: &str, found: &mut Vec<(String, Site<'a, B>)>) {
+                $(self.$at.sites(&join(path, stringify!($at)), found);)*
+            }
+        }
+    )*};
+}
+tuples! { (P 0, Q 1) (P 0, Q 1, R 2) }

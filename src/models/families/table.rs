@@ -140,6 +140,9 @@ families! {
     bloom::Bloom(BloomConfig) {
         "bloom" => "BloomForCausalLM", ["query_key_value"];
     }
+    t5::T5(T5Config) {
+        "t5" => "T5ForConditionalGeneration", ["q", "v"];
+    }
     bert::Bert(BertConfig) {
         "bert" => "BertModel", ["query", "value"];
         "roberta" => "RobertaModel", ["query", "value"];

@@ -10,7 +10,7 @@ use crate::models::{Safetensors, open, open_for, write_untrained};
 use crate::nn::Unit;
 use crate::tensors::{HostTensors, encode};
 
-const FAMILIES: [&str; 20] = [
+const FAMILIES: [&str; 22] = [
     "llama",
     "qwen2",
     "qwen3",
@@ -31,7 +31,12 @@ const FAMILIES: [&str; 20] = [
     "../tasks/roberta/token_cls",
     "../tasks/distilbert/seq_cls",
     "../tasks/llama/token_cls",
+    T5,
+    T5_V1_1,
 ];
+
+const T5: &str = "../tasks/t5/seq2seq_relu_tied";
+const T5_V1_1: &str = "../tasks/t5/seq2seq_gated_untied";
 
 fn base(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/e2e").join(family).join("base")
@@ -107,6 +112,18 @@ fn other_maths_is_refused_by_name() {
         ("../tasks/distilbert/qa", "n_heads", json!(5)),
         ("../tasks/distilbert/qa", "n_layers", json!(null)),
         ("../tasks/distilbert/qa", "hidden_dim", json!(0)),
+        (T5, "feed_forward_proj", json!("gated-silu")),
+        (T5, "dense_act_fn", json!("gelu_new")),
+        (T5, "is_gated_act", json!(true)),
+        (T5_V1_1, "dense_act_fn", json!("gelu")),
+        (T5, "scalable_attention", json!(true)),
+        (T5, "is_decoder", json!(true)),
+        (T5, "num_layers", json!(0)),
+        (T5, "num_decoder_layers", json!(0)),
+        (T5, "d_ff", json!(0)),
+        (T5, "relative_attention_num_buckets", json!(3)),
+        (T5, "relative_attention_max_distance", json!(4)),
+        (T5, "decoder_start_token_id", json!(128)),
     ] {
         let message = match with(family, key, value.clone()) {
             Ok(_) => panic!("{family}: {key} {value} was accepted"),
@@ -184,6 +201,47 @@ fn old_files_of_bert_are_the_same_model() {
     for (name, _) in opened.config.tensors() {
         assert_eq!(old.weights.read(&name).unwrap(), opened.weights.read(&name).unwrap(), "{name}");
     }
+fn t5_fills_in_what_files_leave_out() {
+    let own = |key: &str, value: Value| {
+        let config = with(T5, key, value).unwrap();
+        (T5Config::of(&config.architecture).unwrap().clone(), config)
+    };
+    let (first, config) = own("d_kv", json!(null));
+    assert_eq!((config.task, config.head_dim), (Task::Seq2seqLm, 64));
+    assert!(first.scale_decoder_outputs && config.tie_word_embeddings && !first.gated);
+    assert_eq!(own("num_decoder_layers", json!(null)).0.num_decoder_layers, 2);
+    assert_eq!(own("decoder_start_token_id", json!(5)).0.decoder_start_token_id, 5);
+    let keys = ["relative_attention_num_buckets", "relative_attention_max_distance"];
+    assert_eq!(own(keys[0], json!(16)).0.relative_attention_num_buckets, 16);
+    assert_eq!(own(keys[1], json!(null)).0.relative_attention_max_distance, 128);
+    assert_eq!(with(T5, "architectures", json!(["T5WithLMHeadModel"])).unwrap().task, Task::Seq2seqLm);
+    let refused = open_for(&base(T5).display().to_string(), Path::new("/"), Some(Task::TokenCls)).err().unwrap();
+    assert!(refused.to_string().contains("token_cls of a t5"), "{refused}");
+}
+
+/// Whether the head of T5 is the embedding table is told by the weights: files may hold copies.
+#[test]
+fn a_copy_of_the_table_is_no_head() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(base(T5).join(file), dir.path().join(file)).unwrap();
+    }
+    let file = base(T5).join("model.safetensors");
+    let mut tensors = crate::tensors::decode(&std::fs::read(&file).unwrap(), &file).unwrap();
+    for copy in ["lm_head", "encoder.embed_tokens", "decoder.embed_tokens"] {
+        tensors.insert(format!("{copy}.weight"), tensors["shared.weight"].clone());
+    }
+    let tied = |tensors: &HostTensors| {
+        std::fs::write(dir.path().join("model.safetensors"), encode(tensors).unwrap()).unwrap();
+        let config = open(&dir.path().display().to_string(), Path::new("/")).unwrap().config;
+        let text = config.to_json("float32").to_string();
+        let again = ModelConfig::from_json(text.as_bytes(), Path::new("config.json")).unwrap();
+        assert!(T5Config::of(&again.architecture).unwrap().scale_decoder_outputs);
+        config.tie_word_embeddings
+    };
+    assert!(tied(&tensors));
+    tensors["lm_head.weight"].values[0] += 1.0;
+    assert!(!tied(&tensors));
 }
 
 /// Old files of GPT-2: no prefix, and the causal mask among the weights.
