@@ -114,7 +114,7 @@ pub fn of_recipe(outline: &Outline, recipe: &Recipe, file: &str) -> Result<(Cost
         let expected = format!("at most {}", outline.max_position_embeddings);
         return Err(error.found(recipe.data.max_len).expected(expected).into());
     }
-    let tokens = recipe.train.batch * recipe.data.max_len;
+    let tokens = recipe.train.batch.saturating_mul(recipe.data.max_len);
     let setup = Setup {
         outline,
         adapter,

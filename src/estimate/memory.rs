@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use lowrank_kernels::HEAD_TOKENS;
 use serde::Serialize;
 
-use super::{Figure, times, trained};
+use super::{Figure, product, times, trained};
 use crate::adapters::{AdapterConfig, Module, ModuleKind, Selected, Spec, trainable};
 use crate::events::units::{bytes, count};
 use crate::models::Outline;
@@ -69,7 +69,8 @@ impl Needs {
             0 => times(4, trained),
             _ => format!("4 bytes x ({} + {} frozen)", count(trained), count(frozen)),
         };
-        let optimizer = Figure::new(8 * trained, times(8, trained) + ", two moments");
+        let moments = if offload == Offload::Host { ", two moments in host memory" } else { ", two moments" };
+        let optimizer = Figure::new(8 * trained, times(8, trained) + moments);
         let vocabulary =
             format!("{} + {VOCABULARY_ENTRY} bytes x {} tokens", bytes(PROCESS as u64), count(outline.vocab_size));
         Self {
@@ -89,12 +90,12 @@ impl Needs {
 
     /// What autodiff keeps between forward and backward, and the largest temporaries beside it.
     pub fn activations(&self) -> u64 {
-        [&self.blocks, &self.adapters, &self.temporaries, &self.logits].iter().map(|figure| figure.value).sum()
+        sum([&self.blocks, &self.adapters, &self.temporaries, &self.logits])
     }
 
     /// All of it: with the weights, the peak of the whole process.
     pub fn total(&self) -> u64 {
-        self.items().iter().map(|(_, figure)| figure.value).sum()
+        sum(self.items().into_iter().map(|(_, figure)| figure))
     }
 
     /// Every part with its name.
@@ -109,6 +110,10 @@ impl Needs {
         ];
         states.into_iter().chain(start).chain(activations).chain([("process", &self.process)]).collect()
     }
+}
+
+fn sum<'a>(figures: impl IntoIterator<Item = &'a Figure>) -> u64 {
+    figures.into_iter().fold(0, |sum, figure| sum.saturating_add(figure.value))
 }
 
 fn start(setup: Setup<'_>) -> Option<Figure> {
@@ -126,12 +131,13 @@ fn blocks(Setup { outline, adapter, batch, gradient_checkpointing, .. }: Setup<'
     let [tokens, l, h, b] = [batch.tokens, layers, hidden, block].map(count);
     match gradient_checkpointing {
         true => Figure::new(
-            4 * batch.tokens * (layers * hidden + block),
+            product(&[4, batch.tokens, layers * hidden + block]),
             format!("4 bytes x {tokens} tokens x ({l} layers x {h} + {b} of one)"),
         ),
-        false => {
-            Figure::new(4 * batch.tokens * layers * block, format!("4 bytes x {tokens} tokens x {l} layers x {b}"))
-        }
+        false => Figure::new(
+            product(&[4, batch.tokens, layers, block]),
+            format!("4 bytes x {tokens} tokens x {l} layers x {b}"),
+        ),
     }
 }
 
@@ -141,13 +147,16 @@ fn adapters(Setup { outline, adapter, selected, batch, gradient_checkpointing, .
         true => (all / outline.num_hidden_layers, ", of one layer"),
         false => (all, ""),
     };
-    Figure::new(4 * batch.tokens * kept, format!("4 bytes x {} tokens x {}{of_one}", count(batch.tokens), count(kept)))
+    Figure::new(
+        product(&[4, batch.tokens, kept]),
+        format!("4 bytes x {} tokens x {}{of_one}", count(batch.tokens), count(kept)),
+    )
 }
 
 /// Those of a block were fitted to measured peaks of a 1 M and a 135 M parameter model on burn-flex.
 fn temporaries(Setup { outline, batch, .. }: Setup<'_>) -> Figure {
     let [tokens, floats] = [batch.tokens, outline.footprint.temporaries];
-    Figure::new(4 * tokens * floats, format!("4 bytes x {} tokens x {}", count(tokens), count(floats)))
+    Figure::new(product(&[4, tokens, floats]), format!("4 bytes x {} tokens x {}", count(tokens), count(floats)))
 }
 
 /// Of some tokens at a time where nothing of the head trains; none where there is no head.
@@ -158,7 +167,10 @@ fn logits(setup: Setup<'_>) -> Figure {
     let [at_once, vocabulary, trained, hidden] =
         [tokens, outline.vocab_size, batch.trained, outline.hidden_size].map(count);
     Figure::new(
-        8 * (tokens * outline.vocab_size + batch.trained * outline.hidden_size),
+        product(&[
+            8,
+            product(&[tokens, outline.vocab_size]).saturating_add(product(&[batch.trained, outline.hidden_size])),
+        ]),
         format!("8 bytes x ({at_once} tokens x {vocabulary} + {trained} x {hidden})"),
     )
 }

@@ -31,6 +31,11 @@ impl Figure {
     }
 }
 
+/// The largest number stands for all beyond it: sizes from strangers' files and flags cannot overflow.
+fn product(factors: &[usize]) -> usize {
+    factors.iter().fold(1, |product, factor| product.saturating_mul(*factor))
+}
+
 /// `4 bytes x 1,024`
 fn times(bytes: usize, numbers: usize) -> String {
     format!("{bytes} bytes x {}", count(numbers))

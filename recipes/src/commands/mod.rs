@@ -5,6 +5,7 @@ pub mod compare;
 pub mod completions;
 pub mod convert;
 pub mod doctor;
+pub mod estimate;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
@@ -34,6 +35,7 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Generate(command) => command.run(output),
         Command::Merge(command) => command.run(output),
         Command::Convert(command) => command.run(output),
+        Command::Estimate(command) => command.run(output),
         Command::Inspect(command) => command.run(output),
         Command::Doctor(command) => command.run(output),
         Command::Schema(command) => command.run(output),
