@@ -154,7 +154,7 @@ fn formulas_of_memory_are_their_numbers() {
         }
     }
     let vera = VeraConfig { rank: 16, ..VeraConfig::default() };
-    assert_eq!(of(vera.into(), false).adapter.formula, "4 bytes x (2,240 + 8,192 frozen)");
+    assert_eq!(of(vera.into(), false).adapter.formula, "4 bytes x (2,016 + 8,192 frozen)");
 }
 
 /// What a formula such as `4 bytes x (20 tokens x 512 + 15 x 96)` comes to: words are units, and a comma before a word ends it.
@@ -222,5 +222,6 @@ fn a_survey_has_every_method_at_every_rank() {
     assert_eq!(methods, ["lora", "dora", "full"]);
     assert!(survey.left_out[0].starts_with("lora_fa: ") && survey.left_out.len() == METHODS.len() - 2);
     let nothing = Targets::Names(vec!["qproj".into()]);
-    assert!(Survey::of(&outline, &nothing, &[8], batch).unwrap_err().to_string().contains("did you mean"));
+    let told = Survey::of(&outline, &nothing, &[8], batch).unwrap_err().to_string();
+    assert!(told.contains("no module has this name") && told.contains("q_proj"), "{told}");
 }

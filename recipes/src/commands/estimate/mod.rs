@@ -9,7 +9,7 @@ use lowrank::adapters::Targets;
 use lowrank::estimate::{Batch, Survey, of_recipe};
 use lowrank::events::Format;
 use lowrank::events::units::count;
-use lowrank::models::{Outline, OutlineSource};
+use lowrank::models::{Outline, OutlineSource, built_in_names};
 use lowrank_cli::{SHIPPED, stdout};
 use serde_json::{Value, json};
 
@@ -22,12 +22,12 @@ Examples:
   lowrank estimate model.gguf --recipe my.toml       what this recipe would take over that model";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = format!("{EXAMPLES}\n\nNames:\n{}", wrapped(built_in_names(), 2).trim_end()))]
 pub struct Estimate {
-    /// A directory with a config.json, that file, a .gguf file (its header is read), or a name: llama-3.2-3b, gpt2, bert-base, ...
+    /// A directory with a config.json, that file, a .gguf file (its header is read), or a name below
     #[arg(value_name = "MODEL")]
     model: String,
-    /// A recipe whose method, storage and batch to take; MODEL stands for its model, and no data are read
+    /// Take method, storage and batch of this recipe; MODEL stands for its model, no data are read
     #[arg(long)]
     recipe: Option<String>,
     /// Override one key of that recipe (repeatable)
@@ -37,14 +37,14 @@ pub struct Estimate {
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "8,16,64", conflicts_with = "recipe")]
     #[arg(value_parser = value_parser!(u32).range(1..=65_536))]
     rank: Vec<u32>,
-    /// `all-linear`, or ends of module names with commas between them; PEFT's default for the model if left out
+    /// `all-linear`, or ends of module names with commas between them [default: PEFT's for the model]
     #[arg(long, value_name = "NAME,..", conflicts_with = "recipe")]
     targets: Option<String>,
     /// Rows of a batch
     #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = "recipe")]
     #[arg(value_parser = value_parser!(u32).range(1..=1 << 20))]
     batch: u32,
-    /// Tokens of a row; 128, or all positions where a model has fewer, if left out
+    /// Tokens of a row [default: 128, or all positions where a model has fewer]
     #[arg(long, value_name = "N", conflicts_with = "recipe", value_parser = value_parser!(u32).range(1..=1 << 26))]
     max_len: Option<u32>,
 }
@@ -55,7 +55,7 @@ impl Estimate {
         let model = Model { name: &self.model, outline: &outline, source: &source };
         match &self.recipe {
             Some(recipe) => self.one(&model, recipe, output.format),
-            None => self.survey(&model, output.format),
+            None => self.survey(&model, output),
         }
     }
 
@@ -68,7 +68,7 @@ impl Estimate {
         }
     }
 
-    fn survey(&self, model: &Model<'_>, format: Format) -> Result<()> {
+    fn survey(&self, model: &Model<'_>, output: &Output) -> Result<()> {
         let ranks: Vec<usize> = self.rank.iter().map(|&rank| rank as usize).collect();
         let (targets, origin) = self.targets(model.outline);
         let rows = self.batch as usize;
@@ -80,9 +80,11 @@ impl Estimate {
         };
         let batch = Batch { tokens: rows * len, trained: rows * len };
         let survey = Survey::of(model.outline, &targets, &ranks, batch)?;
-        survey.left_out.iter().for_each(|why| eprintln!("left out: {why}"));
+        if !output.quiet {
+            survey.left_out.iter().for_each(|why| eprintln!("left out: {why}"));
+        }
         let asked = survey::Asked { ranks: &ranks, origin: &origin, rows, len };
-        match format {
+        match output.format {
             Format::Json => stdout::print_json(&survey::json(model, &asked, &survey)),
             Format::Text => stdout::print(&survey::text(model, &asked, &survey)),
         }
@@ -92,12 +94,12 @@ impl Estimate {
     fn targets(&self, outline: &Outline) -> (Targets, String) {
         let names = |names: &[&str]| Targets::Names(names.iter().map(ToString::to_string).collect());
         match self.targets.as_deref() {
-            Some("all-linear") => (Targets::default(), "all-linear".into()),
-            Some(given) => (names(&given.split(',').map(str::trim).collect::<Vec<_>>()), "as given".into()),
+            Some("all-linear") => (Targets::default(), "all-linear:".into()),
+            Some(given) => (names(&given.split(',').map(str::trim).collect::<Vec<_>>()), "as given:".into()),
             None if outline.default_targets.is_empty() => {
-                (Targets::default(), format!("all-linear: PEFT has no default for {}", outline.model_type))
+                (Targets::default(), format!("all-linear, PEFT has no default for {}:", outline.model_type))
             }
-            None => (names(outline.default_targets), format!("PEFT's default for {}", outline.model_type)),
+            None => (names(outline.default_targets), format!("PEFT's default for {}:", outline.model_type)),
         }
     }
 }
@@ -105,6 +107,24 @@ impl Estimate {
 fn too_long(len: usize, positions: usize) -> lowrank::Error {
     let error = lowrank::Error::input("rows would be longer than the model's positions").place("flag", "--max-len");
     error.found(len).expected(format!("at most {positions}")).into()
+}
+
+/// Words in lines of 80 columns, each behind `indent` spaces.
+fn wrapped<'a>(words: impl IntoIterator<Item = &'a str>, indent: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in words {
+        if lines
+            .last()
+            .is_some_and(|line| !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > 80)
+        {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(word);
+        }
+    }
+    lines.into_iter().map(|line| format!("{:indent$}{line}\n", "")).collect()
 }
 
 /// The model of the command line.
@@ -119,7 +139,7 @@ impl Model<'_> {
         let Outline { model_type, num_hidden_layers, hidden_size, vocab_size, .. } = self.outline;
         let built_in = if *self.source == OutlineSource::BuiltIn { " (built in)" } else { "" };
         let quant = self.outline.quant.map_or(String::new(), |quant| format!(", in {} already", quant.describe()));
-        let tied = if self.outline.tie_word_embeddings { ", the head among the embeddings'" } else { "" };
+        let tied = if self.outline.tie_word_embeddings { ", embeddings and head are one" } else { "" };
         format!(
             "model       {}{built_in}\n            {model_type}, {num_hidden_layers} layers, width {}, {} tokens{quant}\n\
              parameters  {}{tied}\n",

@@ -22,7 +22,7 @@ pub(super) fn text(model: &Model<'_>, name: &str, recipe: &Recipe, (costs, stora
         count(recipe.train.batch),
         count(recipe.data.max_len),
     );
-    let mut table = Table::new(["", "", "formula"]).numbers(1..2);
+    let mut table = Table::new(["what", "size", "formula"]).numbers(1..2);
     let trainable = &costs.trainable;
     let over = if costs.modules > 0 { ", summed over the modules" } else { "" };
     table.row(["trainable".into(), count(trainable.value as usize), format!("{}{over}", trainable.formula)]);

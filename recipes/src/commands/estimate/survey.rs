@@ -8,7 +8,7 @@ use lowrank::recipe::{BaseDtype, BaseStorage, Blocks, Quant};
 use lowrank_cli::table::Table;
 use serde_json::{Value, json};
 
-use super::Model;
+use super::{Model, wrapped};
 
 /// What the command line asks for.
 pub(super) struct Asked<'a> {
@@ -62,7 +62,7 @@ fn titled(title: &str, table: &str) -> String {
 }
 
 fn indented(table: &str) -> String {
-    table.lines().map(|line| format!("  {line}\n")).collect()
+    table.lines().map(|line| if line.is_empty() { "\n".to_string() } else { format!("  {line}\n") }).collect()
 }
 
 fn targets(asked: &Asked<'_>, selected: &[Selected]) -> String {
@@ -74,9 +74,9 @@ fn targets(asked: &Asked<'_>, selected: &[Selected]) -> String {
     }
     let [outs, ins] = [0, 1].map(|side| selected.iter().map(|site| site.outputs_and_inputs()[side]).sum::<usize>());
     format!(
-        "targets     {} ({})\nmodules     {}, whose inputs sum to {} and outputs to {}\n",
-        leaves.join(" "),
+        "targets     {}\n{}modules     {}, whose inputs sum to {} and outputs to {}\n",
         asked.origin,
+        wrapped(leaves, 12),
         count(selected.len()),
         count(ins),
         count(outs)
@@ -127,14 +127,14 @@ fn saved_as(method: &[&Costs]) -> String {
     }
 }
 
-fn figures<'a>(rows: impl IntoIterator<Item = (&'a str, &'a Figure)>) -> String {
-    let mut table = Table::new(["", "", "formula"]).numbers(1..2);
+fn figures<'a>(what: &str, rows: impl IntoIterator<Item = (&'a str, &'a Figure)>) -> String {
+    let mut table = Table::new([what, "size", "formula"]).numbers(1..2);
     rows.into_iter().for_each(|(name, figure)| table.row([name.into(), bytes(figure.value), figure.formula.clone()]));
     table.render()
 }
 
 fn frozen(storages: &[(&'static str, Figure)]) -> String {
-    figures(storages.iter().map(|(name, figure)| (*name, figure)))
+    figures("storage", storages.iter().map(|(name, figure)| (*name, figure)))
 }
 
 /// What no choice of the method changes, but for a head that trains with everything.
@@ -143,7 +143,7 @@ fn step(survey: &Survey) -> String {
     let memory = &first.memory;
     let all = (full.memory.logits != memory.logits).then_some(("logits of full", &full.memory.logits));
     let shared = [("blocks keep", &memory.blocks), ("temporaries", &memory.temporaries), ("logits", &memory.logits)];
-    figures(shared.into_iter().chain(all).chain([("process", &memory.process)]))
+    figures("what", shared.into_iter().chain(all).chain([("process", &memory.process)]))
 }
 
 fn training(survey: &Survey, rank: usize, asked: &Asked<'_>, storages: &[(&'static str, Figure)]) -> String {
