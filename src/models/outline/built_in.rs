@@ -1,7 +1,7 @@
 //! Published configurations by name: of each `config.json` what sizes follow from.
 
 use crate::Error;
-use crate::models::EMBEDDED;
+use crate::models::{EMBEDDED, embedded};
 use crate::recipe::nearest;
 
 const MODELS: &[(&str, &str)] = &[
@@ -129,12 +129,13 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     EMBEDDED.iter().map(|model| model.name).chain(MODELS.iter().map(|(name, _)| *name))
 }
 
-/// The configuration of that name.
-pub(super) fn find(name: &str) -> Option<&'static str> {
-    MODELS.iter().find(|(known, _)| *known == name).map(|(_, config)| *config)
+/// The `config.json` of that name.
+pub(super) fn find(name: &str) -> Option<&'static [u8]> {
+    let published = || MODELS.iter().find(|(known, _)| *known == name).map(|(_, config)| config.as_bytes());
+    embedded(name).map(|model| model.config_json).or_else(published)
 }
 
-/// For a name that is nothing on disk either. Of `organisation/name`, as the hub has it, the name may be one of ours.
+/// For a name that is none of ours, and nothing on disk. Of `organisation/name`, as the hub has it, the name may be one of ours.
 pub(super) fn unknown(name: &str) -> Error {
     let known = names().collect::<Vec<_>>().join(", ");
     let error = Error::input(format!("no such model: {name}"));

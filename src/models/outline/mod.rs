@@ -16,7 +16,7 @@ use super::config_json::MAX_CONFIG_BYTES;
 use super::families::{Footprint, ModelType};
 use super::json::Json;
 use super::mapped::read_small;
-use super::{ModelConfig, embedded, gguf};
+use super::{ModelConfig, gguf};
 use crate::adapters::{Module, ModuleKind};
 use crate::recipe::Quant;
 use crate::{Error, Result};
@@ -75,29 +75,22 @@ impl Outline {
         }
     }
 
-    /// The model that `name` means: a directory with a `config.json`, such a file, a GGUF file of which the header is read, or a built-in
-    /// name. What lies on disk comes first.
+    /// The model that `name` means: a built-in one, a directory with a `config.json`, such a file, or a GGUF file of which the header is
+    /// read. As where a model is opened names come first: a directory that is called like one is `./NAME`.
     ///
     /// # Errors
     /// An input error for a name that is none of these, and for a configuration that is incomplete or of an unknown `model_type`.
     pub fn find(name: &str) -> Result<(Self, OutlineSource)> {
+        if let Some(config) = built_in::find(name) {
+            return Ok((Self::from_json(config, Path::new(name))?, OutlineSource::BuiltIn));
+        }
         let path = Path::new(name);
         if path.is_dir() {
             let config = path.join("config.json");
             let outline = Self::read_config(&config)?.ok_or_else(|| no_config(path))?;
             return Ok((outline, OutlineSource::Config(config)));
         }
-        if path.exists() {
-            return Self::read_file(path);
-        }
-        match (embedded(name), built_in::find(name)) {
-            (Some(model), _) => {
-                let label = PathBuf::from(format!("embedded:{name}/config.json"));
-                Ok((Self::from_json(model.config_json, &label)?, OutlineSource::BuiltIn))
-            }
-            (None, Some(config)) => Ok((Self::from_json(config.as_bytes(), Path::new(name))?, OutlineSource::BuiltIn)),
-            (None, None) => Err(built_in::unknown(name)),
-        }
+        if path.exists() { Self::read_file(path) } else { Err(built_in::unknown(name)) }
     }
 
     fn read_file(path: &Path) -> Result<(Self, OutlineSource)> {

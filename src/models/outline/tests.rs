@@ -92,8 +92,7 @@ fn gguf_header(config: &ModelConfig) -> Vec<u8> {
 #[test]
 fn one_model_is_the_same_by_name_by_configuration_and_by_header() {
     let (by_name, _) = Outline::find("smollm2-135m").unwrap();
-    let text = built_in::find("smollm2-135m").unwrap();
-    let config = ModelConfig::from_json(text.as_bytes(), Path::new("m")).unwrap();
+    let config = ModelConfig::from_json(built_in::find("smollm2-135m").unwrap(), Path::new("m")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     fs::write(at("config.json"), config.to_json("float32").to_string()).unwrap();
@@ -117,7 +116,7 @@ fn one_model_is_the_same_by_name_by_configuration_and_by_header() {
 #[test]
 fn a_quantised_checkpoint_says_so_in_its_configuration() {
     let of = |keys: &str| {
-        let config = built_in::find("smollm2-135m").unwrap();
+        let config = std::str::from_utf8(built_in::find("smollm2-135m").unwrap()).unwrap();
         let config = config.trim_end_matches([' ', '}']).to_string() + keys + " }";
         Outline::from_json(config.as_bytes(), Path::new("config.json"))
     };
