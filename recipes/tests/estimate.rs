@@ -51,6 +51,7 @@ fn every_method_is_counted_at_every_rank() {
     }
     let lora = of(&survey, "lora", 32);
     assert_eq!(lora["trainable"]["formula"], "r (in + out)");
+    assert_eq!((&lora["modules"], &lora["inputs"], &lora["outputs"]), (&56.into(), &172_032.into(), &114_688.into()));
     assert_eq!(lora["memory"]["optimizer"]["value"], 8 * 9_175_040_u64);
     assert_eq!(survey["weights"]["f32"]["formula"], "4 bytes x 3,212,749,824");
     let parts = lora["memory"].as_object().unwrap().values().filter_map(|figure| figure["value"].as_u64());
@@ -69,6 +70,7 @@ fn the_text_fits_a_narrow_terminal_and_has_formulas() {
         }
         assert!(text.lines().all(|line| line.trim_end() == line) && !text.contains('\x1b'), "{text}");
     }
+    assert!(printed(&["estimate", "chatglm-6b"]).contains("known for its size alone"));
     let text = printed(&["estimate", "gpt2", "--targets", "all-linear", "--rank", "4"]);
     assert!(
         text.contains("all-linear:\n            c_attn c_proj c_fc\n") && text.contains("Training at rank 4"),

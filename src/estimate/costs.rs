@@ -15,8 +15,10 @@ pub struct Costs {
     pub method: &'static str,
     /// None where there is none to choose.
     pub rank: Option<usize>,
-    /// Modules that carry an adapter.
+    /// Modules that carry an adapter, and sums over them.
     pub modules: usize,
+    pub inputs: usize,
+    pub outputs: usize,
     pub trainable: Figure,
     /// Bytes of the tensors' file in `final/`.
     pub file: Figure,
@@ -30,11 +32,15 @@ impl Costs {
     /// As [`file`].
     pub fn of(setup: Setup<'_>, total_steps: usize) -> Result<Self> {
         let Setup { outline, adapter, selected, .. } = setup;
+        let sides = selected.iter().map(Selected::outputs_and_inputs);
+        let [outputs, inputs] = sides.fold([0, 0], |[outs, ins], [out, inp]| [outs + out, ins + inp]);
         let saved_as = adapter.spec().map(|spec| spec.saved_as(total_steps));
         Ok(Self {
             method: adapter.name(),
             rank: adapter.shared().map(|shared| shared.rank),
             modules: selected.len(),
+            inputs,
+            outputs,
             trainable: trained(outline, adapter, selected),
             file: file(outline, adapter, total_steps)?,
             saved_as: saved_as.map(|saved| (saved.name(), saved.shared().unwrap_or_default().rank)),

@@ -142,6 +142,11 @@ impl Outline {
         tensors.collect()
     }
 
+    /// Whether a family can run the model; others are known for their size alone.
+    pub fn runs(&self) -> bool {
+        ModelType::find(&self.model_type).is_some()
+    }
+
     /// All parameters of the model.
     pub fn parameters(&self) -> usize {
         self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()

@@ -41,6 +41,8 @@ fn built_in_models_have_their_published_sizes() {
     assert!(built_in_names().skip(1).eq(published.map(|(name, _)| name)));
     let sizes = published.map(|(name, _)| (name, Outline::find(name).unwrap().0.parameters()));
     assert_eq!(sizes, published);
+    let sketched = built_in_names().filter(|name| !Outline::find(name).unwrap().0.runs());
+    assert!(sketched.eq(["chatglm-6b", "bert-base", "roberta-base", "roberta-large"]));
 }
 
 #[test]
@@ -156,7 +158,7 @@ fn what_is_no_model_is_refused_with_what_would_be() {
         ("[]", &["not a model configuration"][..]),
         ("{}", &["key model_type", "nothing", "chatglm"]),
         ("{\"model_type\": \"mamba\"}", &["key model_type", "found \"mamba\"", "bert", "llama"]),
-        ("{\"model_type\": \"llama\"}", &["missing", "key hidden_size"]),
+        ("{\"model_type\": \"llama\"}", &["missing", "key intermediate_size"]),
         ("{\"model_type\": \"bert\", \"vocab_size\": 10}", &["missing", "key hidden_size"]),
         ("{\"model_type\": \"chatglm\", \"vocab_size\": 0}", &["key vocab_size", "found 0"]),
         ("{\"model_type\": \"roberta\", \"vocab_size\": \"10\"}", &["key vocab_size", "a whole number"]),

@@ -6,7 +6,7 @@ mod survey;
 use clap::value_parser;
 use lowrank::Result;
 use lowrank::adapters::Targets;
-use lowrank::estimate::{Batch, Survey, of_recipe};
+use lowrank::estimate::{Batch, Costs, Survey, of_recipe};
 use lowrank::events::Format;
 use lowrank::events::units::count;
 use lowrank::models::{Outline, OutlineSource, built_in_names};
@@ -127,6 +127,12 @@ fn wrapped<'a>(words: impl IntoIterator<Item = &'a str>, indent: usize) -> Strin
     lines.into_iter().map(|line| format!("{:indent$}{line}\n", "")).collect()
 }
 
+/// What the formulas of methods are summed over.
+fn modules(costs: &Costs) -> String {
+    let [modules, inputs, outputs] = [costs.modules, costs.inputs, costs.outputs].map(count);
+    format!("modules     {modules}, whose inputs sum to {inputs} and outputs to {outputs}\n")
+}
+
 /// The model of the command line.
 struct Model<'a> {
     name: &'a str,
@@ -140,8 +146,9 @@ impl Model<'_> {
         let built_in = if *self.source == OutlineSource::BuiltIn { " (built in)" } else { "" };
         let quant = self.outline.quant.map_or(String::new(), |quant| format!(", in {} already", quant.describe()));
         let tied = if self.outline.tie_word_embeddings { ", embeddings and head are one" } else { "" };
+        let sized = if self.outline.runs() { "" } else { "; known for its size alone" };
         format!(
-            "model       {}{built_in}\n            {model_type}, {num_hidden_layers} layers, width {}, {} tokens{quant}\n\
+            "model       {}{built_in}\n            {model_type}, {num_hidden_layers} layers, width {}, {} tokens{quant}{sized}\n\
              parameters  {}{tied}\n",
             self.name,
             count(*hidden_size),
@@ -155,6 +162,7 @@ impl Model<'_> {
             "name": self.name,
             "source": self.source.to_string(),
             "model_type": self.outline.model_type,
+            "runs": self.outline.runs(),
             "parameters": self.outline.parameters(),
             "num_hidden_layers": self.outline.num_hidden_layers,
             "hidden_size": self.outline.hidden_size,

@@ -6,16 +6,17 @@ use lowrank::recipe::{BaseStorage, Recipe};
 use lowrank_cli::table::Table;
 use serde_json::{Value, json};
 
-use super::Model;
+use super::{Model, modules};
 
 /// Costs, storage of the frozen weights and their bytes.
 type Of = (Costs, BaseStorage, Figure);
 
 pub(super) fn text(model: &Model<'_>, name: &str, recipe: &Recipe, (costs, storage, weights): &Of) -> String {
-    let rank = costs.rank.map_or(String::new(), |rank| format!(" of rank {rank} on {} modules", costs.modules));
+    let rank = costs.rank.map_or(String::new(), |rank| format!(" of rank {rank}"));
+    let modules = if costs.modules > 0 { modules(costs) } else { String::new() };
     let recomputed = if recipe.train.gradient_checkpointing { ", blocks computed again" } else { "" };
     let head = format!(
-        "{}recipe      {name}: {}{rank}\nstorage     {}\nbatch       {} rows x {} tokens, all of which the loss counts{recomputed}\n\n",
+        "{}recipe      {name}: {}{rank}\n{modules}storage     {}\nbatch       {} rows x {} tokens, all of which the loss counts{recomputed}\n\n",
         model.text(),
         costs.method,
         storage.describe(),

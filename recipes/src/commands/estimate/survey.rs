@@ -1,6 +1,5 @@
 //! Every method at several ranks, side by side.
 
-use lowrank::adapters::Selected;
 use lowrank::estimate::{Costs, Figure, Survey, in_blocks, weights};
 use lowrank::events::units::{bytes, count};
 use lowrank::models::Outline;
@@ -8,7 +7,7 @@ use lowrank::recipe::{BaseDtype, BaseStorage, Blocks, Quant};
 use lowrank_cli::table::Table;
 use serde_json::{Value, json};
 
-use super::{Model, wrapped};
+use super::{Model, modules, wrapped};
 
 /// What the command line asks for.
 pub(super) struct Asked<'a> {
@@ -44,7 +43,7 @@ pub(super) fn text(model: &Model<'_>, asked: &Asked<'_>, survey: &Survey) -> Str
     // The middle one stands for all where a table has no room for every rank.
     let rank = asked.ranks[asked.ranks.len() / 2];
     let parts = [
-        model.text() + &targets(asked, &survey.selected),
+        model.text() + &targets(asked, survey),
         titled("Trainable parameters: the formula, summed over the modules", &parameters(asked, survey)),
         titled("Adapter file: 4 bytes a value, and a header of names", &files(asked, survey)),
         titled("Frozen weights in memory", &frozen(&storages)),
@@ -65,21 +64,18 @@ fn indented(table: &str) -> String {
     table.lines().map(|line| if line.is_empty() { "\n".to_string() } else { format!("  {line}\n") }).collect()
 }
 
-fn targets(asked: &Asked<'_>, selected: &[Selected]) -> String {
+fn targets(asked: &Asked<'_>, survey: &Survey) -> String {
     let mut leaves: Vec<&str> = Vec::new();
-    for leaf in selected.iter().filter_map(|site| site.path.rsplit('.').next()) {
+    for leaf in survey.selected.iter().filter_map(|site| site.path.rsplit('.').next()) {
         if !leaves.contains(&leaf) {
             leaves.push(leaf);
         }
     }
-    let [outs, ins] = [0, 1].map(|side| selected.iter().map(|site| site.outputs_and_inputs()[side]).sum::<usize>());
     format!(
-        "targets     {}\n{}modules     {}, whose inputs sum to {} and outputs to {}\n",
+        "targets     {}\n{}{}",
         asked.origin,
         wrapped(leaves, 12),
-        count(selected.len()),
-        count(ins),
-        count(outs)
+        survey.costs.first().map_or(String::new(), modules)
     )
 }
 
