@@ -146,9 +146,9 @@ impl Model<'_> {
         let built_in = if *self.source == OutlineSource::BuiltIn { " (built in)" } else { "" };
         let quant = self.outline.quant.map_or(String::new(), |quant| format!(", in {} already", quant.describe()));
         let tied = if self.outline.tie_word_embeddings { ", embeddings and head are one" } else { "" };
-        let sized = if self.outline.runs() { "" } else { "; known for its size alone" };
+        let sized = if self.outline.runs() { "" } else { ", known for its size alone" };
         format!(
-            "model       {}{built_in}\n            {model_type}, {num_hidden_layers} layers, width {}, {} tokens{quant}{sized}\n\
+            "model       {}{built_in}{sized}\n            {model_type}, {num_hidden_layers} layers, width {}, {} tokens{quant}\n\
              parameters  {}{tied}\n",
             self.name,
             count(*hidden_size),
