@@ -12,6 +12,7 @@ pub mod compare;
 pub mod dashboard;
 pub mod data;
 pub mod error;
+pub mod estimate;
 pub mod events;
 pub mod linalg;
 pub mod metrics;

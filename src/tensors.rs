@@ -1,12 +1,12 @@
 //! Named tensors on the host, and their safetensors form.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
 use half::{bf16, f16};
 use indexmap::IndexMap;
-use safetensors::tensor::{SafeTensors, TensorView};
+use safetensors::tensor::{Metadata, SafeTensors, TensorInfo, TensorView};
 use safetensors::{Dtype, SafeTensorError};
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
@@ -22,8 +22,13 @@ pub struct HostTensor {
 
 pub type HostTensors = IndexMap<String, HostTensor>;
 
+/// What PEFT and transformers ask for.
+fn metadata() -> HashMap<String, String> {
+    [("format".to_string(), "pt".to_string())].into()
+}
+
 /// A safetensors file of f32 tensors. Equal tensors give equal bytes, whatever order they come in: the format
-/// sorts by name. The metadata is what PEFT and transformers ask for.
+/// sorts by name.
 pub fn encode(tensors: &HostTensors) -> Result<Vec<u8>> {
     let bytes = |tensor: &HostTensor| tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let bytes: Vec<Vec<u8>> = tensors.values().map(bytes).collect();
@@ -32,8 +37,24 @@ pub fn encode(tensors: &HostTensors) -> Result<Vec<u8>> {
         view.map(|view| (name, view)).map_err(|error| Error::Failed(format!("cannot write tensor {name}: {error}")))
     });
     let views: Vec<_> = views.collect::<Result<_>>()?;
-    let metadata = [("format".to_string(), "pt".to_string())].into();
-    safetensors::serialize(views, Some(metadata)).map_err(|error| Error::Failed(format!("cannot write: {error}")))
+    safetensors::serialize(views, Some(metadata())).map_err(|error| Error::Failed(format!("cannot write: {error}")))
+}
+
+/// How many bytes [`encode`] makes of tensors of these names and shapes: a length, the header padded to eight bytes, four for each value.
+pub fn encoded_len(shapes: impl IntoIterator<Item = (String, Vec<usize>)>) -> Result<u64> {
+    let mut shapes: Vec<_> = shapes.into_iter().collect();
+    shapes.sort_unstable();
+    let mut end = 0;
+    let info = |(name, shape): (String, Vec<usize>)| {
+        let start = end;
+        end += 4 * shape.iter().product::<usize>();
+        (name, TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) })
+    };
+    let infos = shapes.into_iter().map(info).collect();
+    let failed = |error: String| Error::Failed(format!("cannot size a file: {error}"));
+    let header = Metadata::new(Some(metadata()), infos).map_err(|error| failed(error.to_string()))?;
+    let header = serde_json::to_string(&header).map_err(|error| failed(error.to_string()))?;
+    Ok((8 + header.len().next_multiple_of(8) + end) as u64)
 }
 
 /// The tensors of a safetensors file of F32, F16 or BF16, sorted by name. `path` is for messages.
@@ -126,6 +147,8 @@ mod tests {
         assert!(check_finite(&back).unwrap_err().to_string().contains("tensor b"));
         tensors.reverse();
         assert_eq!(encode(&tensors).unwrap(), bytes);
+        let shapes = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone()));
+        assert_eq!(encoded_len(shapes).unwrap(), bytes.len() as u64);
         tensors.insert("bad".into(), HostTensor { shape: vec![2], values: vec![0.0] });
         assert!(encode(&tensors).unwrap_err().to_string().contains("bad"));
     }

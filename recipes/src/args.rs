@@ -58,6 +58,8 @@ pub enum Command {
     Merge(merge::Merge),
     /// Write an adapter as plain LoRA, of a smaller rank if asked for
     Convert(convert::Convert),
+    /// Say what methods would cost on a model: parameters, file and memory, each with its formula
+    Estimate(estimate::Estimate),
     /// Look into an adapter, a model or a data file
     Inspect(inspect::Inspect),
     /// Test what this build can use on this machine

@@ -157,6 +157,9 @@ pub trait Spec {
         Vec::new()
     }
 
+    /// The method under which PEFT opens the adapter after `total_steps`, before there are values: what the file's size follows from.
+    fn saved_as(&self, total_steps: usize) -> AdapterConfig;
+
     /// The method under which PEFT opens the trained adapter, and its values. `values` are by path: adapter
     /// parameters (frozen ones too), biases and modules that train whole.
     fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)>;

@@ -78,6 +78,11 @@ impl Spec for DeltaLoraConfig {
     }
 
     /// Plain LoRA: of rank r until the snapshot is taken, of rank 2r from then on.
+    fn saved_as(&self, total_steps: usize) -> AdapterConfig {
+        let taken = self.lambda > 0.0 && total_steps >= self.start_step;
+        LoraConfig::default().with(if taken { doubled(self.shared()) } else { self.shared() }).into()
+    }
+
     fn export(&self, mut values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
         if self.lambda > 0.0 && is_taken(&values) {
             let lambda = self.lambda as f32;

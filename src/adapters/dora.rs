@@ -81,14 +81,15 @@ impl Spec for DoraConfig {
         site.rank + site.cols + site.rows
     }
 
+    fn saved_as(&self, _: usize) -> AdapterConfig {
+        let saved = Self { init: self.init.saved(), ..self.clone() };
+        if self.init.factorises() { saved.with(doubled(self.shared())).into() } else { saved.into() }
+    }
+
     /// As for LoRA; V and so m stay what they are.
     fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
-        let saved = Self { init: self.init.saved(), ..self.clone() };
-        if !self.init.factorises() {
-            return Ok((saved.into(), values));
-        }
-        let plain = saved.with(doubled(self.shared()));
-        Ok((plain.into(), stacked(values, selected, START, [1.0, -1.0])?))
+        let values = if self.init.factorises() { stacked(values, selected, START, [1.0, -1.0])? } else { values };
+        Ok((self.saved_as(0), values))
     }
 
     fn parts(&self, site: &Selected) -> Vec<(Part, Vec<usize>)> {

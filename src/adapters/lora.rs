@@ -71,13 +71,14 @@ impl Spec for LoraConfig {
     }
 
     /// PEFT would look for a changed base under a start that factorises: what is saved is a plain product over the original.
-    fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
+    fn saved_as(&self, _: usize) -> AdapterConfig {
         let saved = Self { init: self.init.saved(), ..self.clone() };
-        if !self.init.factorises() {
-            return Ok((saved.into(), values));
-        }
-        let plain = saved.with(doubled(self.shared()));
-        Ok((plain.into(), stacked(values, selected, START, [1.0, -1.0])?))
+        if self.init.factorises() { saved.with(doubled(self.shared())).into() } else { saved.into() }
+    }
+
+    fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
+        let values = if self.init.factorises() { stacked(values, selected, START, [1.0, -1.0])? } else { values };
+        Ok((self.saved_as(0), values))
     }
 }
 

@@ -89,6 +89,10 @@ impl Spec for LoraDropConfig {
         self.keep.is_empty().then_some(self)
     }
 
+    fn saved_as(&self, _: usize) -> AdapterConfig {
+        LoraConfig::default().with(self.shared()).into()
+    }
+
     fn export(&self, mut values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
         // A shared parameter goes by the path of the first module that has it.
         let mut first: HashMap<String, &str> = HashMap::new();
@@ -99,7 +103,7 @@ impl Spec for LoraDropConfig {
                 values.insert(format!("{}.{factor}", site.path), tensor);
             }
         }
-        Ok((LoraConfig::default().with(self.shared()).into(), values))
+        Ok((self.saved_as(0), values))
     }
 }
 

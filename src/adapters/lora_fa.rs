@@ -76,8 +76,12 @@ impl Spec for LoraFaConfig {
     }
 
     /// To PEFT, LoRA-FA is a way to train a LoRA adapter.
+    fn saved_as(&self, _: usize) -> AdapterConfig {
+        LoraConfig::default().with(self.shared()).into()
+    }
+
     fn export(&self, values: HostTensors, _: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
-        Ok((LoraConfig::default().with(self.shared()).into(), values))
+        Ok((self.saved_as(0), values))
     }
 }
 

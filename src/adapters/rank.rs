@@ -1,8 +1,8 @@
-//! The same method at another rank.
+//! The same method at another rank, or on other modules.
 
 use toml::{Table, Value};
 
-use super::AdapterConfig;
+use super::{AdapterConfig, Targets};
 use crate::{Error, Result};
 
 /// Keys of methods that follow the rank in proportion.
@@ -23,18 +23,38 @@ impl AdapterConfig {
             let error = Error::input("ranks of single modules are fixed, where the rank is to be chosen");
             return Err(error.key(format!("adapter.{name}.rank_pattern")).into());
         }
-        let failed = |error: String| Error::Failed(format!("[adapter.{name}] at rank {rank}: {error}"));
+        self.changed(|keys| {
+            let ratio = rank as f64 / shared.rank.max(1) as f64;
+            keys.insert(spec.rank_key().into(), Value::Integer(rank as i64));
+            if spec.has_alpha() {
+                let scale = if shared.rslora { ratio.sqrt() } else { ratio };
+                keys.insert("alpha".into(), Value::Float(shared.alpha * scale));
+            }
+            if let Some(Value::Integer(target)) = keys.get_mut(FOLLOWS) {
+                *target = ((*target as f64 * ratio).round() as i64).clamp(1, rank as i64);
+            }
+        })
+    }
+
+    /// This method on other modules; `full` and `none` stay what they are.
+    pub fn with_targets(&self, targets: &Targets) -> Result<Self> {
+        let targets = match targets {
+            Targets::Names(names) => names.iter().cloned().map(Value::String).collect::<Vec<_>>().into(),
+            Targets::Pattern(pattern) => Value::String(pattern.clone()),
+        };
+        match self.spec() {
+            Some(_) => self.changed(|keys| drop(keys.insert("targets".into(), targets))),
+            None => Ok(self.clone()),
+        }
+    }
+
+    /// With other values under the keys of its table.
+    fn changed(&self, change: impl FnOnce(&mut Table)) -> Result<Self> {
+        let name = self.name();
+        let failed = |error: String| Error::Failed(format!("[adapter.{name}]: {error}"));
         let mut table = Table::try_from(self).map_err(|error| failed(error.to_string()))?;
         let Some(Value::Table(keys)) = table.get_mut(name) else { return Err(failed("no table".into())) };
-        let ratio = rank as f64 / shared.rank.max(1) as f64;
-        keys.insert(spec.rank_key().into(), Value::Integer(rank as i64));
-        if spec.has_alpha() {
-            let scale = if shared.rslora { ratio.sqrt() } else { ratio };
-            keys.insert("alpha".into(), Value::Float(shared.alpha * scale));
-        }
-        if let Some(Value::Integer(target)) = keys.get_mut(FOLLOWS) {
-            *target = ((*target as f64 * ratio).round() as i64).clamp(1, rank as i64);
-        }
+        change(keys);
         table.try_into().map_err(|error| failed(error.to_string()))
     }
 }
@@ -55,6 +75,18 @@ mod tests {
             }
             assert_eq!(changed.with_rank(before.rank).unwrap(), config, "{}", config.name());
         }
+    }
+
+    #[test]
+    fn every_method_takes_other_targets() {
+        for targets in [Targets::Names(vec!["q".into(), "v".into()]), Targets::Pattern(".*q".into())] {
+            for config in AdapterConfig::defaults() {
+                let changed = config.with_targets(&targets).unwrap();
+                assert_eq!(changed.shared().unwrap().targets, targets, "{}", config.name());
+                assert_eq!(changed.with_targets(&Targets::default()).unwrap(), config, "{}", config.name());
+            }
+        }
+        assert_eq!(AdapterConfig::full().with_targets(&Targets::default()).unwrap(), AdapterConfig::full());
     }
 
     #[test]

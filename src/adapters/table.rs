@@ -199,7 +199,7 @@ adapters! {
         summary: "LoRA whose small corrections share their matrices",
         equation: "y = W x + s B A x",
         trains: "A [r, in], B [out, r] of each module that a pilot keeps, and one pair for the others of a kind",
-        parameters: "r (in + out), once for all that share",
+        parameters: "at most r (in + out)",
         paper: "Zhou et al. 2024, arXiv 2402.07721",
     }
 }

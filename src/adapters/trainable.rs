@@ -1,27 +1,29 @@
 //! What trains, told before any tensor exists.
 
+use std::collections::{HashMap, HashSet};
+
 use indexmap::IndexMap;
 
 use super::targets::is_saved;
-use super::{AdapterConfig, BiasMode, Module, Selected};
-use crate::models::ModelConfig;
+use super::{AdapterConfig, BiasMode, Selected};
+use crate::models::Outline;
 
 /// Path and shape of every parameter that `adapter` makes trainable in a model; `selected` are the modules that carry it.
 /// A learner's own list is the same.
-pub fn trainable(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Selected]) -> IndexMap<String, Vec<usize>> {
+pub fn trainable(outline: &Outline, adapter: &AdapterConfig, selected: &[Selected]) -> IndexMap<String, Vec<usize>> {
     let Some(spec) = adapter.spec() else {
         let full = matches!(adapter, AdapterConfig::Full(_));
-        return if full { config.tensors().into_iter().collect() } else { IndexMap::new() };
+        return if full { outline.tensors().into_iter().collect() } else { IndexMap::new() };
     };
     let shared = spec.shared();
+    let adapted: HashSet<&str> = selected.iter().map(|site| site.path.as_str()).collect();
     let mut found = spec.trains(selected);
-    let modules = Module::list(config);
-    for module in &modules {
+    for module in &outline.modules {
         let whole = is_saved(module, &shared.modules_to_save);
         let bias = match shared.bias {
             BiasMode::None => false,
             BiasMode::All => true,
-            BiasMode::LoraOnly => selected.iter().any(|site| site.path == module.path),
+            BiasMode::LoraOnly => adapted.contains(module.path.as_str()),
         };
         if whole {
             found.insert(format!("{}.weight", module.path), module.weight_shape());
@@ -30,9 +32,9 @@ pub fn trainable(config: &ModelConfig, adapter: &AdapterConfig, selected: &[Sele
             found.insert(format!("{}.bias", module.path), vec![module.rows]);
         }
     }
-    let place =
-        |path: &String| modules.iter().position(|module| path.rsplit_once('.').is_some_and(|(m, _)| m == module.path));
-    found.sort_by_cached_key(|path, _| place(path));
+    let places: HashMap<&str, usize> =
+        outline.modules.iter().enumerate().map(|(place, module)| (module.path.as_str(), place)).collect();
+    found.sort_by_cached_key(|path, _| path.rsplit_once('.').and_then(|(module, _)| places.get(module)).copied());
     found
 }
 
@@ -120,11 +122,12 @@ fn one_of(leaves: &[&str]) -> String {
 mod tests {
     use super::*;
     use crate::adapters::modules::tiny;
-    use crate::adapters::{LoraConfig, Origin, Targets};
+    use crate::adapters::{LoraConfig, Module, Origin, Targets};
+    use crate::models::ModelConfig;
 
     fn of(config: &ModelConfig, adapter: &AdapterConfig) -> IndexMap<String, Vec<usize>> {
         let selected = adapter.select(&Module::list(config), Origin::Recipe).unwrap();
-        trainable(config, adapter, &selected)
+        trainable(&Outline::of(config), adapter, &selected)
     }
 
     fn lora(targets: &[&str]) -> LoraConfig {

@@ -132,6 +132,10 @@ impl Spec for VeraConfig {
         Some("A and B are frozen, and the vectors have one rate")
     }
 
+    fn saved_as(&self, _: usize) -> AdapterConfig {
+        self.clone().into()
+    }
+
     fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
         let values = values.into_iter().filter_map(|(path, host)| {
             // Go by the path of the first layer that has them.

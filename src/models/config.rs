@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::Outline;
 use super::families::{Aliases, Architecture, HeadForm, Reads};
-use crate::adapters::{Module, ModuleKind};
 use crate::nn::{View, Views};
 use crate::recipe::Task;
 use crate::{Error, Result};
@@ -130,13 +130,7 @@ impl ModelConfig {
 
     /// Name and shape of every tensor the checkpoint must hold, in the order of the layers.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let modules = Module::list(self).into_iter();
-        let stored = modules.filter(|module| module.kind != ModuleKind::Head || !self.has_tied_head());
-        let tensors = stored.flat_map(|module| {
-            let bias = module.biased.then(|| (format!("{}.bias", module.path), vec![module.rows]));
-            [(format!("{}.weight", module.path), module.weight_shape())].into_iter().chain(bias)
-        });
-        tensors.collect()
+        Outline::of(self).tensors()
     }
 }
 

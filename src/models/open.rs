@@ -2,8 +2,6 @@
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -11,7 +9,7 @@ use serde_json::{Map, Value};
 use super::arranged::{Arranged, is_of_head};
 use super::bnb::FourBitCheckpoint;
 use super::config_json::MAX_CONFIG_BYTES;
-use super::gguf::GgufFile;
+use super::gguf::{GgufFile, is_gguf};
 use super::headed::head_tensors;
 use super::mapped::read_small;
 use super::source::stored_format;
@@ -137,11 +135,7 @@ fn add_generation_ends(config: &mut ModelConfig, dir: &Path) -> Result<()> {
 }
 
 fn from_file(path: &Path) -> Result<Opened> {
-    let mut magic = [0; 4];
-    let is_gguf = path.is_file()
-        && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
-        && &magic == b"GGUF";
-    if !is_gguf && path.extension().is_none_or(|extension| extension != "gguf") {
+    if !is_gguf(path) {
         let error = Error::input("not a model").file(path).expected("a Hugging Face directory or a .gguf file");
         return Err(match path.extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => {

@@ -4,6 +4,7 @@ use super::{Job, Run};
 use crate::adapters::{AdapterConfig, LoftqPlan, compact, trainable};
 use crate::events::Banner;
 use crate::events::units::{bytes, count, rate};
+use crate::models::Outline;
 
 impl Job {
     /// Lines about everything but the run directory, which does not exist yet.
@@ -49,7 +50,7 @@ impl Job {
 
     /// Every parameter that trains, modules alike in one line.
     pub fn trainable_lines(&self) -> String {
-        let trainable = trainable(&self.opened.config, &self.recipe.adapter, &self.selected);
+        let trainable = trainable(&Outline::of(&self.opened.config), &self.recipe.adapter, &self.selected);
         if trainable.is_empty() { "none trains".into() } else { compact(&trainable).join("\n") }
     }
 

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::cursor::Cursor;
-use super::estimate;
+use super::estimate::estimate;
 use super::inputs::Inputs;
 use crate::adapters::{AdapterConfig, LoftqPlan, Module, Origin, Pilot, Progress, Selected, saved};
 use crate::data::Splits;
+use crate::estimate::{parameters, weights};
 use crate::events::Memory;
-use crate::models::{Opened, Stored};
+use crate::models::{Opened, Outline, Stored, WeightSource};
 use crate::recipe::{BaseStorage, Recipe, Resolved, plan_adapter};
 use crate::runtime::{DeviceInfo, Runtime};
 use crate::{Error, Result};
@@ -68,7 +69,9 @@ impl Job {
         let Inputs { opened, splits } = Inputs::open(&mut recipe, resolved, other)?;
         let (storage, base) = {
             let stored = Stored::new(opened.weights.as_ref(), recipe.storage())?;
-            (stored.storage(), estimate::base_bytes(&opened.config, &stored))
+            let bytes =
+                weights(&Outline::of(&opened.config), stored.storage().dtype, |name, _| stored.four_bit_format(name));
+            (stored.storage(), bytes.value)
         };
         refuse_to_train_codes(&recipe, storage)?;
         let modules = Module::list(&opened.config);
@@ -127,10 +130,9 @@ impl Job {
 
     /// Parameters and memory, as the recipe stands.
     fn count(&mut self) {
-        let config = &self.opened.config;
-        (self.trainable, self.total) = estimate::parameters(config, &self.recipe.adapter, &self.selected);
-        let base = self.memory.base;
-        self.memory = estimate::estimate(config, &self.recipe, base, &self.splits, self.trainable, &self.selected);
+        let outline = Outline::of(&self.opened.config);
+        (self.trainable, self.total) = parameters(&outline, &self.recipe.adapter, &self.selected);
+        self.memory = estimate(&outline, &self.recipe, self.memory.base, &self.splits, &self.selected);
     }
 }
 

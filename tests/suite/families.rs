@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use lowrank::adapters::merge::{OutDtype, merge};
 use lowrank::adapters::{AdapterConfig, BiasMode, LoraConfig, Module, Origin, peft, trainable};
 use lowrank::data::Batch;
-use lowrank::models::{self, ModelConfig};
+use lowrank::models::{self, ModelConfig, Outline};
 use lowrank::recipe::{BaseDtype, BaseStorage, Blocks, Quant};
 use lowrank::runtime::{BaseSpec, Learner, Micro, Runtime, Sampling};
 use lowrank::train::attach_saved;
@@ -222,7 +222,7 @@ pub fn everything_may_train(runtime: &dyn Runtime) {
             let selected = adapter.select(&modules, Origin::Recipe).unwrap();
             let gradients = [false, true].map(|gradient_checkpointing| {
                 let mut learner = attach(base.as_ref(), &adapter, 1);
-                let expected = trainable(&opened.config, &adapter, &selected);
+                let expected = trainable(&Outline::of(&opened.config), &adapter, &selected);
                 assert_eq!(learner.trainable(), expected, "{family} {}", adapter.name());
                 let micro = Micro { weight: 0.01, gradient_checkpointing, ..Micro::default() };
                 learner.accumulate(&golden.train_batch(0), &micro).unwrap();

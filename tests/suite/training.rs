@@ -7,7 +7,7 @@ use lowrank::adapters::{
     Targets, VeraConfig, trainable,
 };
 use lowrank::data::Batch;
-use lowrank::models;
+use lowrank::models::{self, Outline};
 use lowrank::recipe::{BaseDtype, Offload, Optim};
 use lowrank::runtime::{AdapterSpec, BaseSpec, DropoutKey, Learner, Micro, Runtime};
 use lowrank::train::attach_saved;
@@ -315,7 +315,7 @@ pub fn the_trainable_set_is_known_beforehand(runtime: &dyn Runtime) {
         for adapter in &adapters {
             let selected = adapter.select(&Module::list(&opened.config), Origin::Recipe).unwrap();
             let expected = attach(base.as_ref(), adapter, 0).trainable();
-            assert_eq!(trainable(&opened.config, adapter, &selected), expected, "{model} {adapter:?}");
+            assert_eq!(trainable(&Outline::of(&opened.config), adapter, &selected), expected, "{model} {adapter:?}");
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod convert;
 pub mod doctor;
 pub mod embed;
+pub mod estimate;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
@@ -38,6 +39,7 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Embed(command) => command.run(output),
         Command::Merge(command) => command.run(output),
         Command::Convert(command) => command.run(output),
+        Command::Estimate(command) => command.run(output),
         Command::Inspect(command) => command.run(output),
         Command::Doctor(command) => command.run(output),
         Command::Schema(command) => command.run(output),

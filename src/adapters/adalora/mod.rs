@@ -154,6 +154,11 @@ impl Spec for AdaLoraConfig {
         fields
     }
 
+    /// The ranks of single modules are known after a run; all of them together, the budget, before.
+    fn saved_as(&self, _: usize) -> AdapterConfig {
+        Self { init_rank: self.target_rank, ..self.clone() }.into()
+    }
+
     fn export(&self, values: HostTensors, selected: &[Selected]) -> Result<(AdapterConfig, HostTensors)> {
         let (outcome, values) = export::survivors(&self.outcome, values, selected)?;
         Ok((Self { outcome, ..self.clone() }.into(), values))

@@ -14,7 +14,7 @@ use std::path::Path;
 
 pub use config::PeftConfig;
 pub use file::AdapterTensors;
-pub use names::{from_file, to_file};
+pub use names::{file_shapes, from_file, to_file};
 pub use slot::{Part, Slot};
 
 use super::Module;

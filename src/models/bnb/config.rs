@@ -40,6 +40,12 @@ impl Settings {
         };
         Ok(Some(Self { code, double: json.flag("bnb_4bit_use_double_quant", false)? }))
     }
+
+    /// What weights have that bitsandbytes quantised by itself: the configuration leaves out the block.
+    pub fn format(self) -> Format {
+        let scales = if self.double { ScaleFormat::Nested } else { ScaleFormat::F32 };
+        Format { code: self.code, block: 64, scales }
+    }
 }
 
 /// The keys that transformers 5 writes. `skipped` are the linear modules left in floats, which are `dtype` in torch.

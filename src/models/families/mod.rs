@@ -148,7 +148,7 @@ pub struct Norms {
 }
 
 /// Floats per token of one block.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
     /// Kept between forward and backward.
     pub kept: usize,

@@ -201,6 +201,9 @@ fn old_files_of_bert_are_the_same_model() {
     for (name, _) in opened.config.tensors() {
         assert_eq!(old.weights.read(&name).unwrap(), opened.weights.read(&name).unwrap(), "{name}");
     }
+}
+
+#[test]
 fn t5_fills_in_what_files_leave_out() {
     let own = |key: &str, value: Value| {
         let config = with(T5, key, value).unwrap();

@@ -45,6 +45,11 @@ pub(super) struct TensorInfo {
 }
 
 pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Header> {
+    parse_start(bytes, bytes.len(), path)
+}
+
+/// From the first bytes of a file of `len` bytes, which must hold the header whole.
+pub(super) fn parse_start(bytes: &[u8], len: usize, path: &Path) -> Result<Header> {
     let located = |error: Box<InputError>| Error::from(error.file(path));
     let mut cursor = Cursor { rest: bytes };
     version(&mut cursor).map_err(located)?;
@@ -54,7 +59,7 @@ pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Header> {
     let declared = declarations(&mut cursor, tensor_count).map_err(located)?;
     let alignment = alignment(&metadata).map_err(located)?;
     let header_len = bytes.len() - cursor.rest.len();
-    let tensors = place(declared, header_len.next_multiple_of(alignment), alignment, bytes.len()).map_err(located)?;
+    let tensors = place(declared, header_len.next_multiple_of(alignment), alignment, len).map_err(located)?;
     Ok(Header { metadata, tensors })
 }
 

@@ -10,6 +10,8 @@ mod tensors;
 mod tokenizer;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use tokenizer::TokenizerFiles;
@@ -36,14 +38,7 @@ impl GgufFile {
         refuse_look_alikes(&bytes, path)?;
         let header = header::parse(&bytes, path)?;
         let metadata = Metadata::new(header.metadata, path);
-        let mut tensors = BTreeMap::new();
-        for tensor in header.tensors {
-            let name = tensors::hugging_face_name(&tensor.name);
-            if let Some(first) = tensors.insert(name.clone(), tensor) {
-                let error = Error::input("two tensors for one place").file(path).tensor(name);
-                return Err(error.found(first.name).into());
-            }
-        }
+        let mut tensors = named(header.tensors, path)?;
         let rope_factors = tensors.remove(tensors::ROPE_FACTORS).map(|info| info.quant.decode(&bytes[info.range]));
         let config = config::config(&metadata, rope_factors.as_deref(), |name| {
             tensors.get(name).map(|info| info.shape.clone())
@@ -59,6 +54,37 @@ impl GgufFile {
     pub fn tokenizer(&self) -> Result<TokenizerFiles> {
         tokenizer::files(&self.metadata)
     }
+}
+
+/// By Hugging Face name.
+fn named(listed: Vec<TensorInfo>, path: &Path) -> Result<BTreeMap<String, TensorInfo>> {
+    let mut tensors = BTreeMap::new();
+    for tensor in listed {
+        let name = tensors::hugging_face_name(&tensor.name);
+        if let Some(first) = tensors.insert(name.clone(), tensor) {
+            let error = Error::input("two tensors for one place").file(path).tensor(name);
+            return Err(error.found(first.name).into());
+        }
+    }
+    Ok(tensors)
+}
+
+/// Whether the file begins as a GGUF file does, or is called one.
+pub(super) fn is_gguf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let begins = path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok();
+    (begins && &magic == b"GGUF") || path.extension().is_some_and(|extension| extension == "gguf")
+}
+
+/// The configuration, from the header alone: no tensor is read, and the file may end with its header. Rotary factors, which are a
+/// tensor, are left out: sizes do not depend on them.
+pub(super) fn read_config(path: &Path) -> Result<ModelConfig> {
+    let bytes = FileBytes::map(path)?;
+    refuse_look_alikes(&bytes, path)?;
+    // Half of what could be addressed: no rounding up to an alignment overflows.
+    let header = header::parse_start(&bytes, isize::MAX as usize, path)?;
+    let tensors = named(header.tensors, path)?;
+    config::config(&Metadata::new(header.metadata, path), None, |name| tensors.get(name).map(|info| info.shape.clone()))
 }
 
 impl WeightSource for GgufFile {
