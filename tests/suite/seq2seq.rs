@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use lowrank::adapters::merge::{OutDtype, merge};
 use lowrank::adapters::{AdapterConfig, LoraConfig, Module, Origin, peft, trainable};
 use lowrank::data::{Batch, Decoder, IGNORE};
-use lowrank::models::{self, ModelConfig, Opened};
+use lowrank::models::{self, ModelConfig, Opened, Outline};
 use lowrank::recipe::{BaseDtype, BaseStorage, Blocks, Quant};
 use lowrank::runtime::{BaseSpec, Learner, Micro, Runtime, Sampling};
 use lowrank::train::attach_saved;
@@ -249,7 +249,7 @@ pub fn everything_may_train(runtime: &dyn Runtime) {
             let selected = adapter.select(&modules, Origin::Recipe).unwrap();
             let gradients = [false, true].map(|gradient_checkpointing| {
                 let mut learner = attach(base.as_ref(), &adapter, 1);
-                assert_eq!(learner.trainable(), trainable(&opened.config, &adapter, &selected), "{set}");
+                assert_eq!(learner.trainable(), trainable(&Outline::of(&opened.config), &adapter, &selected), "{set}");
                 let micro = Micro { weight: 0.01, gradient_checkpointing, ..Micro::default() };
                 learner.accumulate(&batch(&golden, "train.", 0), &micro).unwrap();
                 learner.gradients()

@@ -6,7 +6,7 @@ use lowrank::adapters::merge::{OutDtype, merge};
 use lowrank::adapters::{AdapterConfig, BiasMode, LoraConfig, Module, Origin, peft, trainable};
 use lowrank::data::{Batch, Contrast, Goal, IGNORE};
 use lowrank::models::families::Reads;
-use lowrank::models::{self, Opened};
+use lowrank::models::{self, Opened, Outline};
 use lowrank::recipe::{BaseDtype, Blocks, Pooling, Quant, Task};
 use lowrank::runtime::{Base, Learner, Micro, Runtime};
 use lowrank::train::attach_saved;
@@ -328,7 +328,7 @@ pub fn everything_may_train(runtime: &dyn Runtime) {
                 let mut learner = attach(base.as_ref(), &adapter, 1);
                 assert_eq!(
                     learner.trainable(),
-                    trainable(config, &adapter, &selected),
+                    trainable(&Outline::of(config), &adapter, &selected),
                     "{} {}",
                     set.name,
                     adapter.name()

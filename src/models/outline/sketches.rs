@@ -12,9 +12,7 @@ struct Sketch {
     read: fn(&Json<'_>) -> Result<Outline>,
 }
 
-const SKETCHES: [Sketch; 1] = [
-    Sketch { model_type: "chatglm", default_targets: &["query_key_value"], read: chatglm },
-];
+const SKETCHES: [Sketch; 1] = [Sketch { model_type: "chatglm", default_targets: &["query_key_value"], read: chatglm }];
 
 const VOCABULARY: usize = 1 << 24;
 const HIDDEN: usize = 1 << 18;

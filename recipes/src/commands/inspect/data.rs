@@ -21,7 +21,7 @@ pub(super) fn show(inspect: &Inspect, recipe: &str, output: &Output) -> Result<(
         false => std::path::absolute(path).map_err(Error::io(path))?.to_string_lossy().into_owned(),
     };
     let model = open_for(&resolved.recipe.model.path, &resolved.root, Some(resolved.recipe.task))?;
-    let setting = setting(&resolved.recipe, &model);
+    let setting = setting(resolved.recipe.task, &resolved.recipe.head, &model);
     let splits = data::load(&settings, &setting, &model.tokenizer, &resolved.root)?;
     if output.format == Format::Json {
         return stdout::print_json(&splits.train.report);
