@@ -33,12 +33,6 @@ impl Avx512 {
         unsafe { dot(a, b) }
     }
 
-    /// Brings what begins `bytes` into the first-level cache.
-    pub fn prefetch(self, bytes: &[u8]) {
-        // SAFETY: a prefetch of any address reads nothing that could be seen.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast()) }
-    }
-
     /// The transpose of 16 rows of 16 integers.
     pub fn transpose(self, rows: [&[u32; 16]; 16], out: &mut [&mut [u32; 16]; 16]) {
         // SAFETY: as above.

@@ -11,8 +11,6 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
-#[cfg(target_arch = "x86_64")]
-mod avx512_f32;
 mod isa;
 #[cfg(target_arch = "x86_64")]
 mod pack;

@@ -99,17 +99,6 @@ impl Weight<'_> {
         }
     }
 
-    /// Where the elements of `range` lie, as far as they are there.
-    pub(super) fn bytes(&self, range: Range<usize>) -> &[u8] {
-        let (bytes, bits): (&[u8], _) = match &self.stored {
-            Stored::Dense(values) => (bytemuck::cast_slice(values), 32),
-            Stored::Bf16(codes) => (bytemuck::cast_slice(codes), 16),
-            Stored::FourBit(blocks) => (bytemuck::cast_slice(blocks.codes), 4),
-        };
-        let at = |element: usize| bytes.len().min(element * bits / 8);
-        &bytes[at(range.start)..at(range.end)]
-    }
-
     /// The whole matrix, where it lies in memory as it is multiplied.
     pub(super) fn as_is(&self) -> Option<&[f32]> {
         match self.stored {

@@ -1,5 +1,4 @@
-//! Products of many tokens in f32, each task on columns of its own: with AVX-512 by a kernel of our own, elsewhere by `gemm`
-//! from tiles of the matrix that are decoded.
+//! Products of many tokens in f32: tiles of the matrix are decoded and multiplied by `gemm`, each task on columns of its own.
 
 use std::cell::Cell;
 
@@ -16,12 +15,9 @@ const WIDTH: usize = 96;
 /// `x [m, in] · Wᵀ → [m, out]` or `g [m, out] · W → [m, in]`.
 pub(super) fn product(isa: Isa, x: &[f32], m: usize, weight: &Weight<'_>, side: Side, plus: Plus<'_>) -> Vec<f32> {
     let [k, n] = weight.inner_and_outer(side);
+    let x = Matrix::new(x, m, k);
     let write = |mut strip: Strip<'_>| {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(avx512) => avx512.fill(&mut strip, x, weight, side),
-            isa => fill(isa, &mut strip, Matrix::new(x, m, k), weight, side),
-        }
+        fill(isa, &mut strip, x, weight, side);
         if let Some(plus) = plus {
             // SAFETY: the strip has just been filled.
             unsafe { strip.add(plus) }
@@ -31,7 +27,7 @@ pub(super) fn product(isa: Isa, x: &[f32], m: usize, weight: &Weight<'_>, side: 
     unsafe { by_strips(m, n, WIDTH, write) }
 }
 
-/// By `gemm`, from a decoded tile.
+/// Fills `strip` with its columns of the product.
 fn fill(isa: Isa, strip: &mut Strip<'_>, x: Matrix<'_>, weight: &Weight<'_>, side: Side) {
     thread_local!(static DECODED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) });
     let mut decoded = DECODED.take();
