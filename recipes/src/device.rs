@@ -12,8 +12,9 @@ const CPU: [&str; 2] = ["flex", "ndarray"];
 /// Drivers that compute on the CPU what they are asked to compute on a GPU.
 const SOFTWARE: [&str; 3] = ["llvmpipe", "lavapipe", "swiftshader"];
 
-/// The backends that are compiled in, in the order in which `auto` tries them.
+/// The backends that are compiled in, in the order in which `auto` tries them; programs that compute begin here.
 pub fn runtimes() -> Vec<&'static dyn Runtime> {
+    crate::allocator::keep_pages();
     vec![
         #[cfg(feature = "cuda")]
         lowrank_cuda::RUNTIME,

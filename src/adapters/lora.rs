@@ -24,7 +24,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 use lowrank_kernels::{LowRank, LowRankBackend, low_rank, path_hash};
 
-use super::method::{Method, Start, dropped, field};
+use super::method::{Method, Start, dropped, drops, field};
 use super::peft::Part;
 use super::stacked::{doubled, stacked};
 use super::{AdapterConfig, Findings, LoraInit, ModuleKind, Selected, Shared, Spec, Update, init, method_config};
@@ -131,6 +131,9 @@ impl<B: LowRankBackend> Method<B> for Lora<B> {
     }
 
     fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
+        if self.start_A.is_none() && pass.meter.is_none() && !drops(self.dropout, pass) {
+            return base.base_with(x, self.trained_term());
+        }
         let y = base.base(x.clone());
         let kept = dropped(x.clone(), self.dropout, self.layer, pass);
         let correction = self.correction(kept, x);
@@ -161,11 +164,15 @@ impl<B: LowRankBackend> Lora<B> {
 
     /// `s · (B A kept − B₀ A₀ x)`: `kept` is x with entries dropped.
     pub(super) fn correction(&self, kept: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let trained = low_rank(kept, LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling));
+        let trained = low_rank(kept, self.trained_term());
         match self.start_term(x) {
             Some(start) => trained + start,
             None => trained,
         }
+    }
+
+    fn trained_term(&self) -> LowRank<B> {
+        LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling)
     }
 
     /// `− s · B₀ A₀ x`, after a start that factorises the weight.

@@ -26,9 +26,9 @@ use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use indexmap::IndexMap;
-use lowrank_kernels::{LowRank, LowRankBackend, low_rank, path_hash};
+use lowrank_kernels::{LowRank, LowRankBackend, path_hash};
 
-use super::method::{Method, Rule, Start, dropped};
+use super::method::{Method, Rule, Start, corrected};
 use super::{AdapterConfig, LoraConfig, LoraInit, Selected, Shared, Spec, init, method_config};
 use crate::linalg::Side;
 use crate::nn::{Linear, Pass};
@@ -112,9 +112,8 @@ impl<B: LowRankBackend> Method<B> for LoraFa<B> {
     }
 
     fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
-        let y = base.base(x.clone());
-        let x = dropped(x, self.dropout, self.layer, pass);
-        y + low_rank(x, LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling))
+        let term = LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling);
+        corrected(x, base, term, (self.dropout, self.layer), pass)
     }
 
     fn rule(config: &LoraFaConfig, selected: &[Selected], _: usize) -> Option<Box<dyn Rule<B>>> {

@@ -6,7 +6,7 @@ use burn::module::Param;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use indexmap::IndexMap;
-use lowrank_kernels::{LowRankBackend, dropout};
+use lowrank_kernels::{LowRank, LowRankBackend, dropout, low_rank};
 
 use super::Selected;
 use super::random::Stream;
@@ -143,8 +143,27 @@ impl<B: LowRankBackend> Start<'_, B> {
 /// The adapter branch's input: x, or x with entries dropped.
 pub fn dropped<B: LowRankBackend>(x: Tensor<B, 2>, p: f64, layer: u64, pass: Pass) -> Tensor<B, 2> {
     match pass.dropout {
-        Some(key) if p > 0.0 => dropout(x, p, key.layer(layer)),
+        Some(key) if drops(p, pass) => dropout(x, p, key.layer(layer)),
         _ => x,
+    }
+}
+
+/// Whether the adapter branch sees anything but x.
+pub fn drops(p: f64, pass: Pass) -> bool {
+    pass.dropout.is_some() && p > 0.0
+}
+
+/// The layer and a low-rank term of its input, in one where both see the same.
+pub fn corrected<B: LowRankBackend>(
+    x: Tensor<B, 2>,
+    base: &Linear<B>,
+    term: LowRank<B>,
+    (p, layer): (f64, u64),
+    pass: Pass,
+) -> Tensor<B, 2> {
+    match drops(p, pass) {
+        true => base.base(x.clone()) + low_rank(dropped(x, p, layer, pass), term),
+        false => base.base_with(x, term),
     }
 }
 

@@ -16,10 +16,10 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use lowrank_kernels::{LowRank, LowRankBackend, low_rank, path_hash};
+use lowrank_kernels::{LowRank, LowRankBackend, path_hash};
 use rand_mt::Mt;
 
-use super::method::{Method, Start, dropped, field};
+use super::method::{Method, Start, corrected, field};
 use super::peft::Part;
 use super::{AdapterConfig, Findings, Selected, Shared, Spec, Targets, Update, method_config};
 use crate::nn::{Linear, Pass};
@@ -210,7 +210,6 @@ impl<B: LowRankBackend> Method<B> for Vera<B> {
     }
 
     fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
-        let y = base.base(x.clone());
         let term = LowRank {
             down: self.vera_A.val(),
             mid: Some(self.vera_lambda_d.val()),
@@ -218,7 +217,7 @@ impl<B: LowRankBackend> Method<B> for Vera<B> {
             post: Some(self.vera_lambda_b.val()),
             scale: 1.0,
         };
-        y + low_rank(dropped(x, self.dropout, self.layer, pass), term)
+        corrected(x, base, term, (self.dropout, self.layer), pass)
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use lowrank_kernels::LowRankBackend;
+use lowrank_kernels::{LowRank, LowRankBackend};
 
 use super::{Pass, Weight};
 use crate::adapters::Adapter;
@@ -39,6 +39,11 @@ impl<B: LowRankBackend> Linear<B> {
     /// The frozen layer alone.
     pub fn base(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         self.biased(self.weight.matmul(x))
+    }
+
+    /// The frozen layer and a low-rank term of the same x.
+    pub fn base_with(&self, x: Tensor<B, 2>, term: LowRank<B>) -> Tensor<B, 2> {
+        self.biased(self.weight.matmul_with(x, term))
     }
 
     /// `y + b`.

@@ -4,7 +4,9 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use lowrank_kernels::four_bit::Quantised;
-use lowrank_kernels::{FrozenWeight, LowRankBackend, Side, bf16, frozen_matmul, frozen_rows, head_loss};
+use lowrank_kernels::{
+    FrozenWeight, LowRank, LowRankBackend, Side, bf16, frozen_low_rank, frozen_matmul, frozen_rows, head_loss, low_rank,
+};
 
 use super::four_bit::{Books, PackedFourBit};
 use crate::recipe::{BaseCompute, BaseDtype, BaseStorage};
@@ -142,6 +144,14 @@ impl<B: LowRankBackend> Weight<B> {
         match self {
             Weight::Dense(weight) if weight.is_require_grad() => x.matmul(weight.val().transpose()),
             _ => frozen_matmul(x, self.frozen(), Side::Forward),
+        }
+    }
+
+    /// `x [n, cols] · Wᵀ` and a low-rank term of the same x, `[n, rows]`.
+    pub fn matmul_with(&self, x: Tensor<B, 2>, term: LowRank<B>) -> Tensor<B, 2> {
+        match self.trains() {
+            true => self.matmul(x.clone()) + low_rank(x, term),
+            false => frozen_low_rank(x, self.frozen(), term),
         }
     }
 

@@ -34,6 +34,8 @@ impl<B: LowRankBackend> Backward<B, 1> for FrozenMatmul {
 /// `down · x` where anything but `down` trains, where burn has x if `down` does, and the columns of x.
 #[derive(Clone, Debug)]
 struct Kept<B: LowRankBackend> {
+    /// What the term was put on top of.
+    base: Option<FrozenWeight<B>>,
     h: Option<FloatTensor<B>>,
     x: Option<NodeId>,
     cols: usize,
@@ -48,7 +50,7 @@ impl<B: LowRankBackend> Backward<B, 5> for LowRankTerm {
 
     fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, values: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let Kept { h, x, cols, factors } = ops.state;
+        let Kept { base, h, x, cols, factors } = ops.state;
         let x = x.map(|x| values.retrieve_node_output::<FloatTensor<B>>(x));
         let [px, pdown, pmid, pup, ppost] = ops.parents;
         let wanted = Wanted {
@@ -58,8 +60,15 @@ impl<B: LowRankBackend> Backward<B, 5> for LowRankTerm {
             up: pup.is_some(),
             post: ppost.is_some(),
         };
-        let found = term::gradients::<B>(grad, h.map(term::wrap::<B, 2>), x, &factors, wanted);
-        let parts = [(px, found.x), (pdown, found.down), (pmid, found.mid), (pup, found.up), (ppost, found.post)];
+        let found = term::gradients::<B>(grad.clone(), h.map(term::wrap::<B, 2>), x, &factors, wanted);
+        let x = found.x.map(|halves| match base {
+            Some(weight) => B::frozen_matmul_plus(grad, weight, Side::Backward, halves),
+            None => {
+                let [a, b] = halves;
+                B::thin_matmul(a, b)
+            }
+        });
+        let parts = [(px, x), (pdown, found.down), (pmid, found.mid), (pup, found.up), (ppost, found.post)];
         for (parent, grad) in parts {
             if let (Some(parent), Some(grad)) = (parent, grad) {
                 grads.register::<B>(parent.id, grad);
@@ -161,6 +170,48 @@ fn inner<B: LowRankBackend, C: CheckpointStrategy>(weight: FrozenWeight<Autodiff
     form.assemble(floats.into_iter().map(|float| float.primitive), ints)
 }
 
+/// A low-rank term of x, on top of x's product with `base` if there is one.
+fn term_of<B: LowRankBackend, C: CheckpointStrategy>(
+    x: FloatTensor<Autodiff<B, C>>,
+    base: Option<FrozenWeight<B>>,
+    factors: Factors<Autodiff<B, C>>,
+) -> FloatTensor<Autodiff<B, C>> {
+    // A factor that is absent stands for a constant, so any node that is not tracked will do.
+    let absent = || Autodiff::<B, C>::from_inner(x.primitive.clone()).node;
+    let (mid, post) = (factors.mid.as_ref(), factors.post.as_ref());
+    let nodes = [
+        x.node.clone(),
+        factors.down.node.clone(),
+        mid.map_or_else(absent, |mid| mid.node.clone()),
+        factors.up.node.clone(),
+        post.map_or_else(absent, |post| post.node.clone()),
+    ];
+    let [_, down_trains, mid_trains, up_trains, post_trains] = nodes.each_ref().map(|node| !node.requirement.is_none());
+    let factors = Factors {
+        down: factors.down.primitive,
+        mid: factors.mid.map(|mid| mid.primitive),
+        up: factors.up.primitive,
+        post: factors.post.map(|post| post.primitive),
+        scale: factors.scale,
+    };
+    let h = term::project::<B>(x.primitive.clone(), &factors);
+    let y = match &base {
+        Some(weight) => term::expand_onto::<B>(x.primitive.clone(), weight.clone(), h.clone(), &factors),
+        None => term::expand::<B>(h.clone(), &factors).into_primitive().tensor(),
+    };
+    match LowRankTerm.prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(mut prep) => {
+            let h = (mid_trains || up_trains || post_trains).then(|| h.into_primitive().tensor());
+            let needed = h.iter().chain(down_trains.then_some(&x.primitive));
+            needed.for_each(|needed| term::retain::<B>(needed));
+            let cols = x.primitive.shape()[1];
+            let x = down_trains.then(|| prep.checkpoint(&x));
+            prep.finish(Kept { base, h, x, cols, factors }, y)
+        }
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
+
 impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C> {
     fn computes_in(compute: Compute, device: &Device<Self>) -> bool {
         B::computes_in(compute, device)
@@ -209,38 +260,11 @@ impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C>
     }
 
     fn low_rank(x: FloatTensor<Self>, factors: Factors<Self>) -> FloatTensor<Self> {
-        // A factor that is absent stands for a constant, so any node that is not tracked will do.
-        let absent = || Self::from_inner(x.primitive.clone()).node;
-        let (mid, post) = (factors.mid.as_ref(), factors.post.as_ref());
-        let nodes = [
-            x.node.clone(),
-            factors.down.node.clone(),
-            mid.map_or_else(absent, |mid| mid.node.clone()),
-            factors.up.node.clone(),
-            post.map_or_else(absent, |post| post.node.clone()),
-        ];
-        let [_, down_trains, mid_trains, up_trains, post_trains] =
-            nodes.each_ref().map(|node| !node.requirement.is_none());
-        let factors = Factors {
-            down: factors.down.primitive,
-            mid: factors.mid.map(|mid| mid.primitive),
-            up: factors.up.primitive,
-            post: factors.post.map(|post| post.primitive),
-            scale: factors.scale,
-        };
-        let h = term::project::<B>(x.primitive.clone(), &factors);
-        let y = term::expand::<B>(h.clone(), &factors).into_primitive().tensor();
-        match LowRankTerm.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let h = (mid_trains || up_trains || post_trains).then(|| h.into_primitive().tensor());
-                let needed = h.iter().chain(down_trains.then_some(&x.primitive));
-                needed.for_each(|needed| term::retain::<B>(needed));
-                let cols = x.primitive.shape()[1];
-                let x = down_trains.then(|| prep.checkpoint(&x));
-                prep.finish(Kept { h, x, cols, factors }, y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        term_of::<B, C>(x, None, factors)
+    }
+
+    fn frozen_low_rank(x: FloatTensor<Self>, weight: FrozenWeight<Self>, factors: Factors<Self>) -> FloatTensor<Self> {
+        term_of::<B, C>(x, Some(inner(weight)), factors)
     }
 
     fn fused_attention() -> Option<FusedAttention<Self>> {

@@ -7,27 +7,21 @@ const ROWS: usize = 32;
 
 /// `x [n, hidden]` to `[n, hidden]`, for a weight of `hidden` elements.
 pub(crate) fn forward(x: &[f32], weight: &[f32], eps: f64) -> Vec<f32> {
-    rows(x, weight.len(), |y, x| {
-        let scale = scale(x, eps);
-        for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-            *y = x * scale * w;
-        }
+    rows(x, weight.len(), |_, y| {
+        let scale = scale(y, eps);
+        y.iter_mut().zip(weight).for_each(|(y, w)| *y = *y * scale * w);
     })
 }
 
 /// Gradient to `x` from `grad [n, hidden]`.
 pub(crate) fn input_gradient(x: &[f32], weight: &[f32], grad: &[f32], eps: f64) -> Vec<f32> {
-    let mut dx = grad.to_vec();
-    let cols = weight.len();
-    dx.par_chunks_mut(ROWS * cols).zip(x.par_chunks(ROWS * cols)).for_each(|(dx, x)| {
-        for (dx, x) in dx.chunks_exact_mut(cols).zip(x.chunks_exact(cols)) {
-            let scale = scale(x, eps);
-            dx.iter_mut().zip(weight).for_each(|(dx, w)| *dx *= w);
-            let along = dot(dx, x) * scale * scale / cols as f32;
-            dx.iter_mut().zip(x).for_each(|(dx, x)| *dx = scale * (*dx - along * x));
-        }
-    });
-    dx
+    rows(grad, weight.len(), |row, dx| {
+        let x = &x[row * weight.len()..][..weight.len()];
+        let scale = scale(x, eps);
+        dx.iter_mut().zip(weight).for_each(|(dx, w)| *dx *= w);
+        let along = dot(dx, x) * scale * scale / x.len() as f32;
+        dx.iter_mut().zip(x).for_each(|(dx, x)| *dx = scale * (*dx - along * x));
+    })
 }
 
 /// Gradient to the weight: the sums of blocks of rows, added up in their order.
@@ -48,13 +42,16 @@ pub(crate) fn weight_gradient(x: &[f32], grad: &[f32], cols: usize, eps: f64) ->
     total
 }
 
-/// `f` of every row, into a row of the result.
-fn rows(x: &[f32], cols: usize, f: impl Fn(&mut [f32], &[f32]) + Sync) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(ROWS * cols).zip(x.par_chunks(ROWS * cols)).for_each(|(y, x)| {
-        y.chunks_exact_mut(cols).zip(x.chunks_exact(cols)).for_each(|(y, x)| f(y, x));
+/// A copy of x of which `change` has seen every row and its number.
+fn rows(x: &[f32], cols: usize, change: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let mut y = Box::new_uninit_slice(x.len());
+    let blocks = y.par_chunks_mut(ROWS * cols).zip(x.par_chunks(ROWS * cols)).enumerate();
+    blocks.for_each(|(block, (y, x))| {
+        let rows = y.write_copy_of_slice(x).chunks_exact_mut(cols);
+        (block * ROWS..).zip(rows).for_each(|(row, y)| change(row, y));
     });
-    y
+    // SAFETY: the blocks are all of it, and each was written.
+    unsafe { y.assume_init() }.into_vec()
 }
 
 /// 1 / sqrt(mean(x²) + ε)

@@ -8,31 +8,35 @@ const PIECE: usize = 1024;
 
 /// `silu(gate) ⊙ up`.
 pub(crate) fn forward(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    let mut y = vec![0.0; gate.len()];
+    let mut y = Box::new_uninit_slice(gate.len());
     y.par_chunks_mut(PIECE).zip(gate.par_chunks(PIECE)).zip(up.par_chunks(PIECE)).for_each(|((y, gate), up)| {
-        y.iter_mut().zip(gate).for_each(|(y, gate)| *y = -gate);
+        let y = y.write_copy_of_slice(gate);
+        y.iter_mut().for_each(|y| *y = -*y);
         exp(y);
         for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
             *y = gate / (1.0 + *y) * up;
         }
     });
-    y
+    // SAFETY: the pieces are all of it, and each was written.
+    unsafe { y.assume_init() }.into_vec()
 }
 
 /// Gradients to gate and up.
 pub(crate) fn gradients(gate: &[f32], up: &[f32], grad: &[f32]) -> [Vec<f32>; 2] {
-    let (mut dgate, mut dup) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
+    let [mut dgate, mut dup] = [gate, up].map(|operand| Box::new_uninit_slice(operand.len()));
     let operands = gate.par_chunks(PIECE).zip(up.par_chunks(PIECE)).zip(grad.par_chunks(PIECE));
     let results = dgate.par_chunks_mut(PIECE).zip(dup.par_chunks_mut(PIECE));
     results.zip(operands).for_each(|((dgate, dup), ((gate, up), grad))| {
-        dgate.iter_mut().zip(gate).for_each(|(dgate, gate)| *dgate = -gate);
+        let (dgate, dup) = (dgate.write_copy_of_slice(gate), dup.write_copy_of_slice(grad));
+        dgate.iter_mut().for_each(|dgate| *dgate = -*dgate);
         exp(dgate);
         for i in 0..gate.len() {
             let sigmoid = 1.0 / (1.0 + dgate[i]);
             let silu = gate[i] * sigmoid;
-            dup[i] = grad[i] * silu;
+            dup[i] *= silu;
             dgate[i] = grad[i] * up[i] * (sigmoid + silu * (1.0 - sigmoid));
         }
     });
-    [dgate, dup]
+    // SAFETY: as above.
+    [dgate, dup].map(|part| unsafe { part.assume_init() }.into_vec())
 }

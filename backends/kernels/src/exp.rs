@@ -37,10 +37,11 @@ fn portable(values: &mut [f32]) {
 /// x = n ln 2 + r with |r| ≤ ln 2 / 2; e^r by a polynomial (Cephes, Moshier 1992), 2^n by its bits.
 #[inline(always)]
 fn one(x: f32) -> f32 {
-    /// Adding and subtracting it rounds to the nearest integer.
+    /// Adding it rounds to the nearest integer, which is then in the lowest bits; subtracting it again leaves the integer.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_199_9e-3;
@@ -49,7 +50,8 @@ fn one(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let e = p * r * r + r + 1.0;
-    e * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    // Not by a conversion, which saturates in Rust and is then done one element at a time.
+    e * f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23))
 }
 
 #[cfg(test)]
@@ -65,5 +67,8 @@ mod tests {
         let mut far = [-1e30, -1e3, 0.0];
         super::exp(&mut far);
         assert!(far[0] < 1e-37 && far[1] < 1e-37 && far[2] == 1.0);
+        let mut none = [f32::NAN; 17];
+        super::exp(&mut none);
+        assert!(none.iter().all(|value| value.is_nan()));
     }
 }

@@ -17,34 +17,17 @@ impl LowRankBackend for Flex {
     }
 
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
-        match weight {
-            FrozenWeight::Dense(weight) => {
-                let shape = [weight.layout().shape()[0], weight.layout().shape()[1]];
-                let weight = weight.to_contiguous();
-                let stored = Stored::Dense(weight.storage::<f32>());
-                multiply(x, Weight { stored, compute: Compute::F32, shape }, side)
-            }
-            FrozenWeight::Bf16 { codes, rows, cols, compute, .. } => {
-                let codes = codes.to_contiguous();
-                let stored = Stored::Bf16(codes.storage::<i32>());
-                multiply(x, Weight { stored, compute, shape: [rows, cols] }, side)
-            }
-            FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
-                // Made in one piece and never written, so their storage is theirs alone and in order.
-                let scales = match &scales {
-                    BlockScales::F32(scales) => Scales::F32(scales.storage::<f32>()),
-                    BlockScales::Nested { codes, scales, map, offset } => Scales::Nested {
-                        codes: codes.storage::<i32>(),
-                        scales: scales.storage::<f32>(),
-                        map: map.storage::<f32>(),
-                        offset: offset.storage::<f32>()[0],
-                    },
-                };
-                let (codes, book) = (codes.storage::<i32>(), book.storage::<f32>());
-                let stored = Stored::FourBit(Blocks { codes, scales, book, block });
-                multiply(x, Weight { stored, compute, shape: [rows, cols] }, side)
-            }
-        }
+        multiply(x, weight, side, None)
+    }
+
+    fn frozen_matmul_plus(
+        x: FloatTensor<Self>,
+        weight: FrozenWeight<Self>,
+        side: Side,
+        thin: [FloatTensor<Self>; 2],
+    ) -> FloatTensor<Self> {
+        let [a, b] = thin.each_ref().map(in_order);
+        multiply(x, weight, side, Some([view(&a), view(&b)]))
     }
 
     fn cross_entropy(logits: FlexTensor, targets: IntTensor<Self>) -> (FlexTensor, FlexTensor) {
@@ -93,11 +76,42 @@ impl LowRankBackend for Flex {
     }
 }
 
-fn multiply(x: FlexTensor, weight: Weight<'_>, side: Side) -> FlexTensor {
+fn multiply(x: FlexTensor, weight: FrozenWeight<Flex>, side: Side, plus: Option<[Matrix<'_>; 2]>) -> FlexTensor {
     let x = x.to_contiguous();
     let m = x.layout().shape()[0];
-    let [_, width] = weight.inner_and_outer(side);
-    FlexTensor::from_data(TensorData::new(cpu::linear(x.storage::<f32>(), m, &weight, side), [m, width]))
+    let product = |weight: Weight<'_>| {
+        let [_, width] = weight.inner_and_outer(side);
+        let y = cpu::linear(x.storage::<f32>(), m, &weight, side, plus);
+        FlexTensor::from_data(TensorData::new(y, [m, width]))
+    };
+    match weight {
+        FrozenWeight::Dense(weight) => {
+            let shape = [weight.layout().shape()[0], weight.layout().shape()[1]];
+            let weight = weight.to_contiguous();
+            let stored = Stored::Dense(weight.storage::<f32>());
+            product(Weight { stored, compute: Compute::F32, shape })
+        }
+        FrozenWeight::Bf16 { codes, rows, cols, compute, .. } => {
+            let codes = codes.to_contiguous();
+            let stored = Stored::Bf16(codes.storage::<i32>());
+            product(Weight { stored, compute, shape: [rows, cols] })
+        }
+        FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
+            // Made in one piece and never written, so their storage is theirs alone and in order.
+            let scales = match &scales {
+                BlockScales::F32(scales) => Scales::F32(scales.storage::<f32>()),
+                BlockScales::Nested { codes, scales, map, offset } => Scales::Nested {
+                    codes: codes.storage::<i32>(),
+                    scales: scales.storage::<f32>(),
+                    map: map.storage::<f32>(),
+                    offset: offset.storage::<f32>()[0],
+                },
+            };
+            let (codes, book) = (codes.storage::<i32>(), book.storage::<f32>());
+            let stored = Stored::FourBit(Blocks { codes, scales, book, block });
+            product(Weight { stored, compute, shape: [rows, cols] })
+        }
+    }
 }
 
 /// The tensor itself, unless it is read backwards.

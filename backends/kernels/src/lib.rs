@@ -55,7 +55,7 @@ pub use mask::{DropoutKey, path_hash};
 pub use norm::rms_norm;
 pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows, plain_frozen_matmul};
 pub use swiglu::swiglu;
-pub use term::{Factors, LowRank, low_rank, take_retained_bytes};
+pub use term::{Factors, LowRank, frozen_low_rank, low_rank, take_retained_bytes};
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{Device, FloatTensor, IntTensor};
@@ -77,6 +77,16 @@ pub trait LowRankBackend: Backend {
     /// for a frozen `W [out, in]`. The gradient goes to `x` alone and nothing is kept for it but `W` itself.
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
         weight.plain_product(x, side)
+    }
+
+    /// [`Self::frozen_matmul`] and `a · b` for `a [n, r]` and `b` of r rows, on top of each other.
+    fn frozen_matmul_plus(
+        x: FloatTensor<Self>,
+        weight: FrozenWeight<Self>,
+        side: Side,
+        [a, b]: [FloatTensor<Self>; 2],
+    ) -> FloatTensor<Self> {
+        Self::float_add(Self::frozen_matmul(x, weight, side), Self::thin_matmul(a, b))
     }
 
     /// Rows `ids [n]` of a frozen `W [rows, cols]`, as f32 `[n, cols]`. No gradient.
@@ -162,6 +172,13 @@ pub trait LowRankBackend: Backend {
     /// `down(x) [n, r]` is kept, and `x` only where `down` trains and `x` is not computed again.
     fn low_rank(x: FloatTensor<Self>, factors: Factors<Self>) -> FloatTensor<Self> {
         term::expand::<Self>(term::project::<Self>(x, &factors), &factors).into_primitive().tensor()
+    }
+
+    /// `x [n, in] · Wᵀ` and [`Self::low_rank`] of the same x on top of each other, `[n, out]`. The gradients to x of both are
+    /// taken together as well; what is kept is what [`Self::low_rank`] keeps.
+    fn frozen_low_rank(x: FloatTensor<Self>, weight: FrozenWeight<Self>, factors: Factors<Self>) -> FloatTensor<Self> {
+        let h = term::project::<Self>(x.clone(), &factors);
+        term::expand_onto::<Self>(x, weight, h, &factors)
     }
 
     /// `a [m, k] · b [k, n]`, where `m`, `k` or `n` is a rank: the products that [`Self::low_rank`] is made of.

@@ -19,39 +19,17 @@ impl LowRankBackend for Cpu {
     }
 
     fn frozen_matmul(x: FloatTensor<Self>, weight: FrozenWeight<Self>, side: Side) -> FloatTensor<Self> {
-        match weight {
-            FrozenWeight::Dense(weight) => {
-                let shape = [weight.shape()[0], weight.shape()[1]];
-                let weight = floats(weight);
-                let weight = weight.as_standard_layout();
-                let stored = Stored::Dense(weight.as_slice().expect("standard layout is contiguous"));
-                multiply(x, Weight { stored, compute: Compute::F32, shape }, side)
-            }
-            FrozenWeight::Bf16 { codes, rows, cols, compute, .. } => {
-                let codes = integers(codes);
-                multiply(x, Weight { stored: Stored::Bf16(slice(&codes)), compute, shape: [rows, cols] }, side)
-            }
-            FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
-                let (codes, book) = (integers(codes), floats(book));
-                let weight = |scales| {
-                    let stored = Stored::FourBit(Blocks { codes: slice(&codes), scales, book: slice(&book), block });
-                    Weight { stored, compute, shape: [rows, cols] }
-                };
-                match scales {
-                    BlockScales::F32(scales) => {
-                        let scales = floats(scales);
-                        multiply(x, weight(Scales::F32(slice(&scales))), side)
-                    }
-                    BlockScales::Nested { codes, scales, map, offset } => {
-                        let (codes, scales, map, offset) =
-                            (integers(codes), floats(scales), floats(map), slice(&floats(offset))[0]);
-                        let scales =
-                            Scales::Nested { codes: slice(&codes), scales: slice(&scales), map: slice(&map), offset };
-                        multiply(x, weight(scales), side)
-                    }
-                }
-            }
-        }
+        multiply(x, weight, side, None)
+    }
+
+    fn frozen_matmul_plus(
+        x: FloatTensor<Self>,
+        weight: FrozenWeight<Self>,
+        side: Side,
+        thin: [FloatTensor<Self>; 2],
+    ) -> FloatTensor<Self> {
+        let [a, b] = thin.map(in_order);
+        multiply(x, weight, side, Some([view(&a), view(&b)]))
     }
 
     fn cross_entropy(logits: NdArrayTensor, targets: IntTensor<Self>) -> (NdArrayTensor, NdArrayTensor) {
@@ -145,13 +123,48 @@ fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> NdArrayTensor {
     Cpu::float_from_data(TensorData::new(values, shape), &Default::default())
 }
 
-fn multiply(x: NdArrayTensor, weight: Weight<'_>, side: Side) -> NdArrayTensor {
+fn multiply(x: NdArrayTensor, weight: FrozenWeight<Cpu>, side: Side, plus: Option<[Matrix<'_>; 2]>) -> NdArrayTensor {
     let m = x.shape()[0];
     let x = floats(x);
     let x = x.as_standard_layout();
-    let y = cpu::linear(x.as_slice().expect("standard layout is contiguous"), m, &weight, side);
-    let [_, width] = weight.inner_and_outer(side);
-    Cpu::float_from_data(TensorData::new(y, [m, width]), &Default::default())
+    let x = x.as_slice().expect("standard layout is contiguous");
+    let product = |weight: Weight<'_>| {
+        let [_, width] = weight.inner_and_outer(side);
+        tensor(cpu::linear(x, m, &weight, side, plus), [m, width])
+    };
+    match weight {
+        FrozenWeight::Dense(weight) => {
+            let shape = [weight.shape()[0], weight.shape()[1]];
+            let weight = floats(weight);
+            let weight = weight.as_standard_layout();
+            let stored = Stored::Dense(weight.as_slice().expect("standard layout is contiguous"));
+            product(Weight { stored, compute: Compute::F32, shape })
+        }
+        FrozenWeight::Bf16 { codes, rows, cols, compute, .. } => {
+            let codes = integers(codes);
+            product(Weight { stored: Stored::Bf16(slice(&codes)), compute, shape: [rows, cols] })
+        }
+        FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
+            let (codes, book) = (integers(codes), floats(book));
+            let weight = |scales| {
+                let stored = Stored::FourBit(Blocks { codes: slice(&codes), scales, book: slice(&book), block });
+                Weight { stored, compute, shape: [rows, cols] }
+            };
+            match scales {
+                BlockScales::F32(scales) => {
+                    let scales = floats(scales);
+                    product(weight(Scales::F32(slice(&scales))))
+                }
+                BlockScales::Nested { codes, scales, map, offset } => {
+                    let (codes, scales, map, offset) =
+                        (integers(codes), floats(scales), floats(map), slice(&floats(offset))[0]);
+                    let scales =
+                        Scales::Nested { codes: slice(&codes), scales: slice(&scales), map: slice(&map), offset };
+                    product(weight(scales))
+                }
+            }
+        }
+    }
 }
 
 fn floats(x: NdArrayTensor) -> SharedArray<f32> {

@@ -17,7 +17,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorMetadata, TensorPrimitive};
 
-use crate::LowRankBackend;
+use crate::{FrozenWeight, LowRankBackend, Side};
 
 /// The factors of a term; `mid` and `post` are vectors of ones where absent.
 #[derive(Debug)]
@@ -43,7 +43,8 @@ impl<B: Backend> Clone for Factors<B> {
 /// Gradients of a term; absent where nobody asked.
 #[derive(Debug)]
 pub(crate) struct TermGrads<B: Backend> {
-    pub x: Option<FloatTensor<B>>,
+    /// The product that makes it is still to be taken.
+    pub x: Option<[FloatTensor<B>; 2]>,
     pub down: Option<FloatTensor<B>>,
     pub mid: Option<FloatTensor<B>>,
     pub up: Option<FloatTensor<B>>,
@@ -63,15 +64,12 @@ pub(crate) struct Wanted {
 
 /// `x [n, in]` and the factors on typed tensors; see the module.
 pub fn low_rank<B: LowRankBackend>(x: Tensor<B, 2>, term: LowRank<B>) -> Tensor<B, 2> {
-    let float = |tensor: Tensor<B, 1>| tensor.into_primitive().tensor();
-    let factors = Factors {
-        down: term.down.into_primitive().tensor(),
-        mid: term.mid.map(float),
-        up: term.up.into_primitive().tensor(),
-        post: term.post.map(float),
-        scale: term.scale,
-    };
-    wrap(B::low_rank(x.into_primitive().tensor(), factors))
+    wrap(B::low_rank(x.into_primitive().tensor(), term.factors()))
+}
+
+/// `x [n, in] · Wᵀ` plus the term; see [`LowRankBackend::frozen_low_rank`].
+pub fn frozen_low_rank<B: LowRankBackend>(x: Tensor<B, 2>, weight: FrozenWeight<B>, term: LowRank<B>) -> Tensor<B, 2> {
+    wrap(B::frozen_low_rank(x.into_primitive().tensor(), weight, term.factors()))
 }
 
 /// [`Factors`] as typed tensors.
@@ -92,6 +90,17 @@ impl<B: Backend> LowRank<B> {
     /// `scale · up · (down · x)`.
     pub fn product(down: Tensor<B, 2>, up: Tensor<B, 2>, scale: f64) -> Self {
         Self { down, mid: None, up, post: None, scale }
+    }
+
+    fn factors(self) -> Factors<B> {
+        let float = |tensor: Tensor<B, 1>| tensor.into_primitive().tensor();
+        Factors {
+            down: self.down.into_primitive().tensor(),
+            mid: self.mid.map(float),
+            up: self.up.into_primitive().tensor(),
+            post: self.post.map(float),
+            scale: self.scale,
+        }
     }
 }
 
@@ -125,9 +134,27 @@ fn scaled_by<B: Backend>(x: Tensor<B, 2>, by: &Option<FloatTensor<B>>) -> Tensor
 
 /// The rest of the forward from `h = down · x`.
 pub(crate) fn expand<B: LowRankBackend>(h: Tensor<B, 2>, factors: &Factors<B>) -> Tensor<B, 2> {
+    let [m, up] = halves(h, factors);
+    scaled_by::<B>(product(m, up), &factors.post)
+}
+
+/// The product that [`expand`] takes, `[n, r]` and `[r, out]`.
+fn halves<B: LowRankBackend>(h: Tensor<B, 2>, factors: &Factors<B>) -> [Tensor<B, 2>; 2] {
     let m = scaled_by::<B>(h, &factors.mid).mul_scalar(factors.scale);
     let out = factors.post.as_ref().unwrap_or(&factors.up).shape()[0];
-    scaled_by::<B>(product(m, first::<B>(&factors.up, 0, out).transpose()), &factors.post)
+    [m, first::<B>(&factors.up, 0, out).transpose()]
+}
+
+/// `x · Wᵀ` and the term from `h = down · x`.
+pub(crate) fn expand_onto<B: LowRankBackend>(
+    x: FloatTensor<B>,
+    weight: FrozenWeight<B>,
+    h: Tensor<B, 2>,
+    factors: &Factors<B>,
+) -> FloatTensor<B> {
+    let [m, up] = halves(h, factors);
+    let thin = [m, scaled_by::<B>(up, &factors.post)].map(|half| half.into_primitive().tensor());
+    B::frozen_matmul_plus(x, weight, Side::Forward, thin)
 }
 
 /// Gradients from `g [n, out]`; `x` is needed for `down`'s alone, `h = down · x` for those of `mid`, `up` and `post`.
@@ -153,7 +180,7 @@ pub(crate) fn gradients<B: LowRankBackend>(
         grads.mid = h.filter(|_| wanted.mid).map(|h| summed(gm.clone() * h).into_primitive().tensor());
         let gh = scaled_by::<B>(gm, &factors.mid);
         grads.down = x.filter(|_| wanted.down).map(|x| primitive(product(gh.clone().transpose(), wrap(x))));
-        grads.x = wanted.x.map(|cols| primitive(product(gh, first::<B>(&factors.down, 1, cols))));
+        grads.x = wanted.x.map(|cols| [gh, first::<B>(&factors.down, 1, cols)].map(primitive));
     }
     grads
 }
@@ -172,7 +199,8 @@ pub(crate) fn retain<B: Backend>(tensor: &FloatTensor<B>) {
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
-    use crate::testing::{TestAutodiff, TestBackend, values};
+    use crate::testing::{TestAutodiff, TestBackend, assert_close, gradient, on_cpu_backends, values};
+    use crate::{TrainBackend, frozen_matmul};
 
     type A = TestAutodiff;
 
@@ -245,6 +273,37 @@ mod tests {
         same(x.grad(&ours), x.grad(&theirs));
         same(mid.grad(&ours), cut_mid.grad(&theirs));
         same(post.grad(&ours), cut_post.grad(&theirs));
+    }
+
+    on_cpu_backends!(on_top_of_a_frozen_product_it_is_the_sum_of_both);
+
+    fn on_top_of_a_frozen_product_it_is_the_sum_of_both<A: TrainBackend>() {
+        // One row and more rows than go through the products of a few.
+        for (n, full) in [(1, false), (1, true), (40, false), (40, true)] {
+            let x = values::<A, 2>([n, 50], 0.1).require_grad();
+            let weight = || FrozenWeight::Dense(values::<A, 2>([30, 50], 0.7).into_primitive().tensor());
+            let factors = [values::<A, 2>([3, 50], 0.2).require_grad(), values::<A, 2>([30, 3], 0.4).require_grad()];
+            let mid = full.then(|| values::<A, 1>([3], 0.3).require_grad());
+            let post = full.then(|| values::<A, 1>([30], 0.5).require_grad());
+            let term = || LowRank {
+                mid: mid.clone(),
+                post: post.clone(),
+                ..LowRank::product(factors[0].clone(), factors[1].clone(), 1.7)
+            };
+            take_retained_bytes();
+            let theirs = frozen_matmul(x.clone(), weight(), Side::Forward) + low_rank(x.clone(), term());
+            let kept = take_retained_bytes();
+            let ours = frozen_low_rank(x.clone(), weight(), term());
+            assert_eq!(take_retained_bytes(), kept);
+            assert_close(ours.clone().inner(), theirs.clone().inner());
+            let [ours, theirs] = [ours, theirs].map(gradient);
+            for tensor in [&x, &factors[0], &factors[1]] {
+                assert_close(tensor.grad(&ours).unwrap(), tensor.grad(&theirs).unwrap());
+            }
+            for tensor in mid.iter().chain(&post) {
+                assert_close(tensor.grad(&ours).unwrap(), tensor.grad(&theirs).unwrap());
+            }
+        }
     }
 
     #[test]

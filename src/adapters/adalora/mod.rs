@@ -29,9 +29,9 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use indexmap::IndexMap;
-use lowrank_kernels::{LowRank, LowRankBackend, low_rank, path_hash};
+use lowrank_kernels::{LowRank, LowRankBackend, path_hash};
 
-use super::method::{Method, Rule, Start, dropped};
+use super::method::{Method, Rule, Start, corrected};
 use super::peft::Part;
 use super::{AdapterConfig, Findings, Selected, Shared, Spec, Update, lora, method_config};
 use crate::Result;
@@ -204,10 +204,9 @@ impl<B: LowRankBackend> Method<B> for AdaLora<B> {
     }
 
     fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
-        let y = base.base(x.clone());
-        let x = dropped(x, self.dropout, self.layer, pass);
         let (down, mid, up) = (self.lora_A.val(), self.lora_E.val().reshape([-1]), self.lora_B.val());
-        y + low_rank(x, LowRank { down, mid: Some(mid), up, post: None, scale: self.scaling })
+        let term = LowRank { down, mid: Some(mid), up, post: None, scale: self.scaling };
+        corrected(x, base, term, (self.dropout, self.layer), pass)
     }
 
     fn rule(config: &AdaLoraConfig, selected: &[Selected], total_steps: usize) -> Option<Box<dyn Rule<B>>> {

@@ -18,6 +18,7 @@ mod pack;
 mod panels;
 mod portable;
 mod rows;
+mod share;
 mod stored;
 mod strips;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub(crate) use thin::product as thin_product;
 
 use std::borrow::Cow;
 
+use crate::matrix::{Matrix, multiply};
 use crate::{Compute, Side, bf16};
 use isa::Isa;
 
@@ -52,25 +54,38 @@ pub(crate) fn computes_in(compute: Compute) -> bool {
     }
 }
 
-/// `x [m, in] · Wᵀ → [m, out]` or `g [m, out] · W → [m, in]`.
-pub(crate) fn linear(x: &[f32], m: usize, weight: &Weight<'_>, side: Side) -> Vec<f32> {
+/// Two matrices whose product, a thin one, is added to a result while that is in the cache.
+pub(crate) type Plus<'a> = Option<[Matrix<'a>; 2]>;
+
+/// `x [m, in] · Wᵀ → [m, out]` or `g [m, out] · W → [m, in]`, and what comes on top.
+pub(crate) fn linear(x: &[f32], m: usize, weight: &Weight<'_>, side: Side, plus: Plus<'_>) -> Vec<f32> {
     assert!(computes_in(weight.compute), "no kernel computes in {}", weight.compute.name());
     let [k, n] = weight.inner_and_outer(side);
     assert_eq!(x.len(), m * k, "x of [{m}, {k}]");
+    if let Some([a, b]) = plus {
+        assert_eq!((a.shape(), b.shape()), ([m, b.shape()[0]], [a.shape()[1], n]), "a product to add to [{m}, {n}]");
+    }
     if m * k * n == 0 {
-        return vec![0.0; m * n];
+        return on_top(vec![0.0; m * n], plus);
     }
     #[cfg(target_arch = "x86_64")]
     if weight.compute == Compute::Bf16
         && m > panels::FEW
         && let Some(unit) = panels::Unit::best()
     {
-        return panels::product(unit, x, m, weight, side);
+        return panels::product(unit, x, m, weight, side, plus);
     }
     if side == Side::Forward && m <= FEW {
-        return rows::product(Isa::best(), &weight.operand(x), m, weight);
+        return on_top(rows::product(Isa::best(), &weight.operand(x), m, weight), plus);
     }
-    tiles::product(Isa::best(), &weight.operand(x), m, weight, side)
+    tiles::product(Isa::best(), &weight.operand(x), m, weight, side, plus)
+}
+
+fn on_top(mut y: Vec<f32>, plus: Plus<'_>) -> Vec<f32> {
+    if let Some([a, b]) = plus {
+        multiply(&mut y, a, b, 1.0, 1.0);
+    }
+    y
 }
 
 impl Weight<'_> {
@@ -103,9 +118,18 @@ mod tests {
             for_each_weight(shape, |weight, values| {
                 for side in [Side::Forward, Side::Backward] {
                     let x = numbers(m * weight.inner_and_outer(side)[0], 10);
-                    let y = linear(&x, m, weight, side);
+                    let y = linear(&x, m, weight, side, None);
                     assert_product(&y, &weight.operand(&x), values, shape, side);
-                    assert_eq!(y, linear(&x, m, weight, side));
+                    assert_eq!(y, linear(&x, m, weight, side, None));
+                    let (n, r) = (weight.inner_and_outer(side)[1], 3);
+                    let (a, b) = (numbers(m * r, 11), numbers(n * r, 12));
+                    // The second as low-rank terms have it: the transpose of what lies in memory.
+                    let plus = [Matrix::new(&a, m, r), Matrix::new(&b, n, r).t()];
+                    let both = linear(&x, m, weight, side, Some(plus));
+                    for (i, (both, y)) in both.iter().zip(&y).enumerate() {
+                        let thin: f32 = (0..r).map(|j| a[i / n * r + j] * b[i % n * r + j]).sum();
+                        assert!((both - y - thin).abs() < 1e-4, "{side:?} {shape:?} {m}: {both} {y} {thin}");
+                    }
                 }
             });
         }
@@ -115,6 +139,6 @@ mod tests {
     #[should_panic(expected = "no kernel computes in f16")]
     fn half_precision_is_not_taken_for_something_else() {
         let weight = Weight { stored: Stored::Bf16(&[0]), compute: Compute::F16, shape: [1, 2] };
-        linear(&[0.0; 2], 1, &weight, Side::Forward);
+        linear(&[0.0; 2], 1, &weight, Side::Forward, None);
     }
 }

@@ -3,11 +3,11 @@
 
 use std::cell::Cell;
 
-use super::Weight;
 use super::amx::{self, Amx};
 use super::avx512_bf16::Avx512Bf16;
 use super::pack::{self, EDGE, LINES, Line};
 use super::strips::{Strip, by_strips};
+use super::{Plus, Weight};
 use crate::Side;
 
 /// Columns of the result per task; as in [`super::tiles`].
@@ -54,7 +54,7 @@ impl Unit {
 }
 
 /// `x [m, in] · Wᵀ → [m, out]` or `g [m, out] · W → [m, in]`, both operands rounded.
-pub(super) fn product(unit: Unit, x: &[f32], m: usize, weight: &Weight<'_>, side: Side) -> Vec<f32> {
+pub(super) fn product(unit: Unit, x: &[f32], m: usize, weight: &Weight<'_>, side: Side, plus: Plus<'_>) -> Vec<f32> {
     thread_local! {
         static LEFT: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
         static RIGHT: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
@@ -77,6 +77,10 @@ pub(super) fn product(unit: Unit, x: &[f32], m: usize, weight: &Weight<'_>, side
             }
         }
         RIGHT.set(right);
+        if let Some(plus) = plus {
+            // SAFETY: the tiles of sums cover the strip.
+            unsafe { strip.add(plus) }
+        }
     };
     // SAFETY: the tiles of sums cover the strip.
     let y = unsafe { by_strips(m, n, WIDTH, write) };
@@ -135,9 +139,9 @@ mod tests {
                         return;
                     }
                     let x = numbers(m * weight.inner_and_outer(side)[0], 8);
-                    let y = product(unit, &x, m, weight, side);
+                    let y = product(unit, &x, m, weight, side, None);
                     assert_product(&y, &rounded(&x), values, shape, side);
-                    assert_eq!(y, product(unit, &x, m, weight, side));
+                    assert_eq!(y, product(unit, &x, m, weight, side, None));
                 });
             }
         }
@@ -150,7 +154,7 @@ mod tests {
             for_each_weight(shape, |weight, _| {
                 let mut x = numbers(m * shape[1], 9);
                 (x[5 * shape[1] + 3], x[7 * shape[1]]) = (f32::NAN, f32::INFINITY);
-                let y = product(unit, &x, m, weight, Side::Forward);
+                let y = product(unit, &x, m, weight, Side::Forward, None);
                 for (i, row) in y.chunks_exact(shape[0]).enumerate() {
                     let finite = row.iter().all(|value| value.is_finite());
                     let none = row.iter().all(|value| !value.is_finite());

@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::Weight;
 use super::isa::Isa;
+use super::share::share;
 
 /// Elements decoded at a time: 8 KiB.
 const PIECE: usize = 2048;
@@ -34,7 +33,7 @@ pub(super) fn product(isa: Isa, x: &[f32], m: usize, weight: &Weight<'_>) -> Vec
     };
     match out * cols < SMALL {
         true => columns.chunks_mut(ROWS * m).enumerate().for_each(fill),
-        false => columns.par_chunks_mut(ROWS * m).enumerate().for_each(fill),
+        false => share(columns.chunks_mut(ROWS * m).enumerate(), fill),
     }
     match m {
         1 => columns,

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::matrix::{Matrix, multiply_into};
+
 /// Some columns of a row-major matrix, in the hands of one task.
 pub(super) struct Strip<'a> {
     first: *mut f32,
@@ -63,6 +65,17 @@ impl Strip<'_> {
 
     pub fn stride(&self) -> usize {
         self.stride
+    }
+
+    /// Adds the strip's columns of `a · b`.
+    ///
+    /// # Safety
+    /// The strip must have been written.
+    pub unsafe fn add(&mut self, [a, b]: [Matrix<'_>; 2]) {
+        let b = b.some_columns(self.columns());
+        assert_eq!((a.shape(), b.shape()[0]), ([self.rows, a.shape()[1]], a.shape()[1]));
+        // SAFETY: a has the rows of the strip, b its columns, and they have the inner size in common.
+        unsafe { multiply_into(self.first, self.stride, a, b, 1.0, 1.0) }
     }
 
     #[cfg(target_arch = "x86_64")]

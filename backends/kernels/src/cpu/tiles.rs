@@ -2,9 +2,9 @@
 
 use std::cell::Cell;
 
-use super::Weight;
 use super::isa::Isa;
 use super::strips::{Strip, by_strips};
+use super::{Plus, Weight};
 use crate::Side;
 use crate::matrix::{Matrix, multiply_into};
 
@@ -13,20 +13,30 @@ use crate::matrix::{Matrix, multiply_into};
 const WIDTH: usize = 96;
 
 /// `x [m, in] · Wᵀ → [m, out]` or `g [m, out] · W → [m, in]`.
-pub(super) fn product(isa: Isa, x: &[f32], m: usize, weight: &Weight<'_>, side: Side) -> Vec<f32> {
-    thread_local!(static DECODED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) });
+pub(super) fn product(isa: Isa, x: &[f32], m: usize, weight: &Weight<'_>, side: Side, plus: Plus<'_>) -> Vec<f32> {
     let [k, n] = weight.inner_and_outer(side);
     let x = Matrix::new(x, m, k);
     let write = |mut strip: Strip<'_>| {
-        let mut decoded = DECODED.take();
-        let tile = tile(isa, weight, side, &strip, &mut decoded);
-        assert_eq!(strip.rows(), m);
-        // SAFETY: the strip has m rows of as many elements as the tile has columns, and both operands have k in common.
-        unsafe { multiply_into(strip.as_mut_ptr(), strip.stride(), x, tile, 1.0, 0.0) }
-        DECODED.set(decoded);
+        fill(isa, &mut strip, x, weight, side);
+        if let Some(plus) = plus {
+            // SAFETY: the strip has just been filled.
+            unsafe { strip.add(plus) }
+        }
     };
-    // SAFETY: the products fill their strips; with a factor of 0 for what was there they do not read it.
+    // SAFETY: strips are filled, and not read before that.
     unsafe { by_strips(m, n, WIDTH, write) }
+}
+
+/// Fills `strip` with its columns of the product.
+fn fill(isa: Isa, strip: &mut Strip<'_>, x: Matrix<'_>, weight: &Weight<'_>, side: Side) {
+    thread_local!(static DECODED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) });
+    let mut decoded = DECODED.take();
+    let tile = tile(isa, weight, side, strip, &mut decoded);
+    assert_eq!(strip.rows(), x.shape()[0]);
+    // SAFETY: the strip has the rows of x and the columns of the tile, both operands have k in common, and with a factor of 0
+    // for what was there it is not read.
+    unsafe { multiply_into(strip.as_mut_ptr(), strip.stride(), x, tile, 1.0, 0.0) }
+    DECODED.set(decoded);
 }
 
 /// What the columns of `strip` are multiplied from, `[k, columns]`.
@@ -59,14 +69,16 @@ mod tests {
 
     #[test]
     fn both_sides_of_every_storage() {
-        for (shape, side) in SHAPES.into_iter().flat_map(|shape| [(shape, Side::Forward), (shape, Side::Backward)]) {
-            for m in [1, 5, 40] {
+        let shapes = SHAPES.as_slice().iter().chain(&[[200, 400]]);
+        let sides = shapes.flat_map(|shape| [(*shape, Side::Forward), (*shape, Side::Backward)]);
+        for ((shape, side), isa) in sides.flat_map(|case| Isa::available().into_iter().map(move |isa| (case, isa))) {
+            for m in [1, 5, 15, 40] {
                 for_each_weight(shape, |weight, values| {
                     let [k, _] = weight.inner_and_outer(side);
                     let x = weight.operand(&numbers(m * k, 7)).into_owned();
-                    let y = product(Isa::best(), &x, m, weight, side);
+                    let y = product(isa, &x, m, weight, side, None);
                     assert_product(&y, &x, values, shape, side);
-                    assert_eq!(y, product(Isa::best(), &x, m, weight, side));
+                    assert_eq!(y, product(isa, &x, m, weight, side, None));
                 });
             }
         }
