@@ -33,8 +33,9 @@ fn largest(recipe: &Recipe, splits: &Splits) -> Batch {
     let sequences = &splits.train.sequences;
     let rows = recipe.train.batch.min(sequences.len());
     let longest = sequences.iter().map(|s| s.ids.len()).max().unwrap_or(1);
+    let decoded = sequences.iter().map(Sequence::decoded).max().unwrap_or(0);
     let trained = sequences.iter().map(Sequence::counted).max().unwrap_or(1);
-    Batch { tokens: rows * longest, trained: rows * trained }
+    Batch { tokens: rows * (longest + decoded), trained: rows * trained }
 }
 
 #[cfg(test)]
