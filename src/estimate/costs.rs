@@ -106,8 +106,10 @@ fn costs(outline: &Outline, adapter: &AdapterConfig, selected: &[Selected], batc
 /// # Errors
 /// An input error naming `file` and the key that does not fit the model.
 pub fn of_recipe(outline: &Outline, recipe: &Recipe, file: &str) -> Result<(Costs, BaseStorage, Figure)> {
-    let adapter = &recipe.adapter;
+    let mut adapter = recipe.adapter.clone();
     let table = format!("adapter.{}", adapter.name());
+    in_recipe(file, &table, || adapter.settle_targets(outline.default_targets, &outline.model_type))?;
+    let adapter = &adapter;
     let selected = in_recipe(file, &table, || {
         if let Some(shared) = adapter.shared() {
             saved(&outline.modules, &shared, Origin::Recipe)?;
@@ -125,7 +127,7 @@ pub fn of_recipe(outline: &Outline, recipe: &Recipe, file: &str) -> Result<(Cost
         outline,
         adapter,
         selected: &selected,
-        batch: Batch { tokens, trained: tokens },
+        batch: Batch { tokens, len: recipe.data.max_len, trained: tokens },
         gradient_checkpointing: recipe.train.gradient_checkpointing,
         offload: recipe.optim.offload,
     };

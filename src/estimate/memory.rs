@@ -20,6 +20,8 @@ pub(super) const VOCABULARY_ENTRY: usize = 800;
 pub struct Batch {
     /// Padding included.
     pub tokens: usize,
+    /// Tokens of a row.
+    pub len: usize,
     /// Tokens that the loss counts, the only ones that reach the head.
     pub trained: usize,
 }
@@ -124,7 +126,8 @@ fn start(setup: Setup<'_>) -> Option<Figure> {
 
 /// Floats of each token, or of the blocks' inputs and one block where blocks are computed again.
 fn blocks(Setup { outline, adapter, batch, gradient_checkpointing, .. }: Setup<'_>) -> Figure {
-    let (layers, hidden, block) = (outline.num_hidden_layers, outline.hidden_size, outline.footprint.kept);
+    let (layers, hidden, block) =
+        (outline.num_hidden_layers, outline.hidden_size, outline.footprint.kept + scores(outline, batch));
     if matches!(adapter, AdapterConfig::None(_)) {
         return Figure::new(0, "nothing trains");
     }
@@ -141,6 +144,11 @@ fn blocks(Setup { outline, adapter, batch, gradient_checkpointing, .. }: Setup<'
     }
 }
 
+/// Floats of each token that attention keeps about the tokens of its row, where it does not compute them again.
+fn scores(outline: &Outline, batch: Batch) -> usize {
+    batch.len.saturating_mul(outline.scores)
+}
+
 fn adapters(Setup { outline, adapter, selected, batch, gradient_checkpointing, .. }: Setup<'_>) -> Figure {
     let all: usize = selected.iter().map(|site| kept_beside(adapter, site)).sum();
     let (kept, of_one) = match gradient_checkpointing {
@@ -155,7 +163,7 @@ fn adapters(Setup { outline, adapter, selected, batch, gradient_checkpointing, .
 
 /// Those of a block were fitted to measured peaks of a 1 M and a 135 M parameter model on burn-flex.
 fn temporaries(Setup { outline, batch, .. }: Setup<'_>) -> Figure {
-    let [tokens, floats] = [batch.tokens, outline.footprint.temporaries];
+    let [tokens, floats] = [batch.tokens, outline.footprint.temporaries + scores(outline, batch)];
     Figure::new(product(&[4, tokens, floats]), format!("4 bytes x {} tokens x {}", count(tokens), count(floats)))
 }
 

@@ -135,7 +135,7 @@ fn formulas_of_memory_are_their_numbers() {
     let outline = Outline::of(&tiny::llama());
     let of = |adapter: AdapterConfig, gradient_checkpointing| {
         let selected = adapter.select(&outline.modules, Origin::Recipe).unwrap();
-        let batch = Batch { tokens: 20, trained: 15 };
+        let batch = Batch { tokens: 20, len: 10, trained: 15 };
         let (adapter, selected) = (&adapter, &selected[..]);
         let setup =
             Setup { outline: &outline, adapter, selected, batch, gradient_checkpointing, offload: Offload::Device };
@@ -176,7 +176,7 @@ fn a_head_that_trains_has_all_its_logits_at_once() {
     let outline = Outline::of(&tiny::llama());
     let of = |adapter: AdapterConfig| {
         let selected = adapter.select(&outline.modules, Origin::Recipe).unwrap();
-        let batch = Batch { tokens: 1280, trained: 1280 };
+        let batch = Batch { tokens: 1280, len: 128, trained: 1280 };
         let (adapter, selected) = (&adapter, &selected[..]);
         let setup = Setup {
             outline: &outline,
@@ -208,7 +208,7 @@ fn a_weight_that_trains_is_counted_once_and_an_adapter_beside_it() {
 #[test]
 fn a_survey_has_every_method_at_every_rank() {
     let outline = built_in("mixtral-8x7b");
-    let batch = Batch { tokens: 512, trained: 512 };
+    let batch = Batch { tokens: 512, len: 128, trained: 512 };
     let survey = Survey::of(&outline, &Targets::default(), &[8, 16], batch).unwrap();
     assert_eq!(survey.costs.len(), 2 * METHODS.len() + 1);
     let last = survey.costs.last().unwrap();

@@ -35,7 +35,7 @@ fn largest(recipe: &Recipe, splits: &Splits) -> Batch {
     let longest = sequences.iter().map(|s| s.ids.len()).max().unwrap_or(1);
     let decoded = sequences.iter().map(Sequence::decoded).max().unwrap_or(0);
     let trained = sequences.iter().map(Sequence::counted).max().unwrap_or(1);
-    Batch { tokens: rows * (longest + decoded), trained: rows * trained }
+    Batch { tokens: rows * (longest + decoded), len: longest, trained: rows * trained }
 }
 
 #[cfg(test)]
@@ -49,7 +49,7 @@ mod tests {
 
     fn memory(change: impl FnOnce(&mut Recipe)) -> Memory {
         let mut recipe = crate::recipe::parse(
-            "version = 1\n[model]\npath = \"tiny\"\n[adapter.lora]\nrank = 4\n[data]\ntrain = \"rows.csv\"\n[train]\nbatch = 2\n",
+            "version = 1\n[model]\npath = \"tiny\"\n[adapter.lora]\nrank = 4\ntargets = \"all-linear\"\n[data]\ntrain = \"rows.csv\"\n[train]\nbatch = 2\n",
         )
         .unwrap();
         change(&mut recipe);

@@ -1,6 +1,6 @@
 //! What a recipe leaves to the model: its targets, and the head that trains beside the adapter.
 
-use crate::adapters::{Module, ModuleKind, OpenKeys, Targets};
+use crate::adapters::{Module, ModuleKind, OpenKeys};
 use crate::models::ModelConfig;
 use crate::models::families::ModelType;
 use crate::recipe::{Recipe, Task};
@@ -11,17 +11,15 @@ use crate::{Error, Result};
 /// # Errors
 /// Targets that are left out, where PEFT has none for the family either.
 pub fn fit_to_model(recipe: &mut Recipe, config: &ModelConfig) -> Result<()> {
-    let method = recipe.adapter.name();
-    let Some(OpenKeys { targets, modules_to_save }) = recipe.adapter.open_keys() else { return Ok(()) };
-    if *targets == Targets::of_family() {
-        let own = ModelType::find(&config.model_type).map_or(&[][..], |row| row.default_targets);
-        if own.is_empty() {
-            let error = Error::input("which layers are adapted must be said for this family of models");
-            let error = error.key(format!("adapter.{method}.targets")).found(format!("a {}", config.model_type));
-            return Err(error.hint("`targets = \"all-linear\"` adapts every linear layer").into());
-        }
-        *targets = Targets::Names(own.iter().map(ToString::to_string).collect());
+    let own = ModelType::find(&config.model_type).map_or(&[][..], |row| row.default_targets);
+    if let Err(error) = recipe.adapter.settle_targets(own, &config.model_type) {
+        let key = format!("adapter.{}.targets", recipe.adapter.name());
+        return Err(match error {
+            Error::Input(problem) => problem.key(key).into(),
+            other => other,
+        });
     }
+    let Some(OpenKeys { modules_to_save, .. }) = recipe.adapter.open_keys() else { return Ok(()) };
     for name in head_names(config) {
         if !modules_to_save.contains(&name) {
             modules_to_save.push(name);

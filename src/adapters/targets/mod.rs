@@ -9,7 +9,7 @@ mod problems;
 mod rules;
 
 use self::rules::{Rules, Used};
-use super::{AdapterConfig, Module, ModuleKind, Shared, Targets};
+use super::{AdapterConfig, Module, ModuleKind, OpenKeys, Shared, Targets};
 use crate::error::InputError;
 use crate::{Error, Result};
 
@@ -67,6 +67,24 @@ impl Selected {
 }
 
 impl AdapterConfig {
+    /// Writes PEFT's targets `own` of a family where the recipe leaves them out.
+    ///
+    /// # Errors
+    /// If PEFT has none for the family either.
+    pub fn settle_targets(&mut self, own: &[&str], model_type: &str) -> Result<()> {
+        let Some(OpenKeys { targets, .. }) = self.open_keys() else { return Ok(()) };
+        if *targets != Targets::of_family() {
+            return Ok(());
+        }
+        if own.is_empty() {
+            let error = Error::input("which layers are adapted must be said for this family of models").key("targets");
+            let error = error.found(format!("a {model_type}"));
+            return Err(error.hint("`targets = \"all-linear\"` adapts every linear layer").into());
+        }
+        *targets = Targets::Names(own.iter().map(ToString::to_string).collect());
+        Ok(())
+    }
+
     /// The modules that carry an adapter; none for `full` and `none`. Errors as for [`select`], for an embedding under a
     /// method that is defined on linear layers only, and for a module that the method refuses.
     pub fn select(&self, modules: &[Module], origin: Origin) -> Result<Vec<Selected>> {

@@ -33,6 +33,8 @@ pub struct Outline {
     pub num_hidden_layers: usize,
     pub max_position_embeddings: usize,
     pub footprint: Footprint,
+    /// Floats that a block keeps for each pair of tokens of a row.
+    pub scores: usize,
     /// How the weights are quantised in their files, if they are; in blocks of 64, which is all that bitsandbytes writes by itself.
     pub quant: Option<Quant>,
     /// What PEFT adapts where nothing is said; empty where it wants to be told.
@@ -68,8 +70,9 @@ impl Outline {
             vocab_size: config.vocab_size,
             hidden_size: config.hidden_size,
             num_hidden_layers: config.num_hidden_layers,
-            max_position_embeddings: config.max_position_embeddings,
+            max_position_embeddings: config.positions(),
             footprint: config.architecture.family().footprint(config),
+            scores: config.architecture.family().scores(config),
             quant: None,
             default_targets: ModelType::find(&config.model_type).map_or(&[], |row| row.default_targets),
         }

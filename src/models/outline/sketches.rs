@@ -77,6 +77,7 @@ fn outline(modules: Vec<Module>, [vocab_size, hidden_size, num_hidden_layers, po
         model_type: String::new(),
         modules,
         tie_word_embeddings: false,
+        scores: 0,
         vocab_size,
         hidden_size,
         num_hidden_layers,

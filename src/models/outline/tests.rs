@@ -160,9 +160,9 @@ fn what_is_no_model_is_refused_with_what_would_be() {
         ("{}", &["key model_type", "nothing", "chatglm"]),
         ("{\"model_type\": \"mamba\"}", &["key model_type", "found \"mamba\"", "bert", "llama"]),
         ("{\"model_type\": \"llama\"}", &["missing", "key intermediate_size"]),
-        ("{\"model_type\": \"bert\", \"vocab_size\": 10}", &["missing", "key hidden_size"]),
+        ("{\"model_type\": \"bert\", \"vocab_size\": 10}", &["missing", "key intermediate_size"]),
         ("{\"model_type\": \"chatglm\", \"vocab_size\": 0}", &["key vocab_size", "found 0"]),
-        ("{\"model_type\": \"roberta\", \"vocab_size\": \"10\"}", &["key vocab_size", "a whole number"]),
+        ("{\"model_type\": \"chatglm\", \"vocab_size\": \"10\"}", &["key vocab_size", "a whole number"]),
     ] {
         write("config.json", text);
         let told = refusal(&at("config.json"));

@@ -76,7 +76,7 @@ fn a_sweep_takes_what_evaluates_best_and_writes_down_what_it_tried() {
 #[test]
 fn ranks_are_chosen_so_that_variants_cost_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let variants = "[[variant]]\nname = \"lora\"\nadapter.lora = {}\n[[variant]]\nname = \"fa\"\nadapter.lora_fa = {}\n\
+    let variants = "[[variant]]\nname = \"lora\"\nadapter.lora = { targets = \"all-linear\" }\n[[variant]]\nname = \"fa\"\nadapter.lora_fa = { targets = \"all-linear\" }\n\
                     [[variant]]\nname = \"none\"\nadapter.none = {}\n";
     let cost = |matched: &str, of: fn(&crate::train::Job) -> u64| {
         let contest = prepare(folder.path(), variants, &[&format!("compare.match={matched}")]).unwrap();

@@ -78,7 +78,7 @@ impl Estimate {
             Some(len) => len as usize,
             None => positions.min(128),
         };
-        let batch = Batch { tokens: rows * len, trained: rows * len };
+        let batch = Batch { tokens: rows * len, len, trained: rows * len };
         let survey = Survey::of(model.outline, &targets, &ranks, batch)?;
         if !output.quiet {
             survey.left_out.iter().for_each(|why| eprintln!("left out: {why}"));
