@@ -80,7 +80,8 @@ fn a_file_is_as_large_as_it_was_said_to_be() {
         "[vera]\nrank = 16\nsave_projection = false",
     ];
     let methods = AdapterConfig::defaults().into_iter().chain(tables.map(|table| toml::from_str(table).unwrap()));
-    for adapter in methods {
+    for mut adapter in methods {
+        adapter.settle_targets(&["q_proj", "down_proj"], "llama").unwrap();
         let saved = adapter.spec().unwrap().saved_as(usize::MAX);
         let shapes = peft::file_shapes(&saved, &outline).unwrap();
         let zeros = |(name, shape): &(String, Vec<usize>)| {
@@ -102,7 +103,8 @@ fn a_file_is_as_large_as_it_was_said_to_be() {
 #[test]
 fn what_is_saved_depends_on_how_long_the_run_is() {
     let outline = Outline::of(&tiny::llama());
-    let delta: AdapterConfig = toml::from_str("[delta_lora]\nrank = 4\nstart_step = 10").unwrap();
+    let delta: AdapterConfig =
+        toml::from_str("[delta_lora]\nrank = 4\nstart_step = 10\ntargets = \"all-linear\"").unwrap();
     let lora = |rank| file(&outline, &LoraConfig { rank, ..LoraConfig::default() }.into(), 0).unwrap();
     assert_eq!(file(&outline, &delta, 9).unwrap(), lora(4));
     assert_eq!(file(&outline, &delta, 10).unwrap(), lora(8));

@@ -44,7 +44,7 @@ fn everything_left_out_has_its_documented_default() {
     let recipe = good(&[]);
     let AdapterConfig::Lora(lora) = &recipe.adapter else { panic!("{recipe:?}") };
     assert_eq!((lora.rank, lora.alpha), (4, 16.0));
-    assert_eq!(lora.targets, Targets::Pattern("all-linear".into()));
+    assert_eq!(lora.targets, Targets::of_family());
     assert_eq!(recipe.optim.schedule, Schedule::Cosine { warmup: 0.03 });
     assert_eq!((recipe.data.max_len, recipe.train.keep, recipe.log.every), (128, 3, 10));
 }

@@ -136,7 +136,7 @@ fn selection(shared: &Shared, found: &mut Findings) {
         Targets::Names(names) => {
             names.iter().enumerate().for_each(|(i, name)| found.not_empty(&format!("targets[{i}]"), name));
         }
-        Targets::Pattern(word) if word == "all-linear" => {}
+        targets if targets.is_all_linear() || *targets == Targets::of_family() => {}
         Targets::Pattern(pattern) => {
             found.pattern("targets", pattern);
             if !shared.layers.is_empty() {

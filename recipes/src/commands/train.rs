@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use lowrank::adapters::AdapterConfig;
 use lowrank::checkpoint::{self, Layout};
 use lowrank::events::{Bus, Console, Control, Format, Status};
-use lowrank::recipe::Resolved;
+use lowrank::metrics::{self, Better};
+use lowrank::recipe::{Recipe, Resolved, Task};
 use lowrank::train::{Begun, Job, Options, Outcome, resume_command};
 use lowrank::{Error, Result};
 use lowrank_cli::{SHIPPED, pick, stdout};
@@ -91,7 +92,7 @@ impl Train {
             return Err(Error::Interrupted { signal: outcome.signal.unwrap_or(SIGINT) });
         }
         if !output.quiet && output.format == Format::Text {
-            eprintln!("{}", summary(&job.recipe.adapter, &path, &outcome));
+            eprintln!("{}", summary(&job.recipe, &path, &outcome));
         }
         Ok(())
     }
@@ -138,28 +139,37 @@ impl Train {
 }
 
 /// What came of it, and what to do with it.
-fn summary(adapter: &AdapterConfig, path: &Path, outcome: &Outcome) -> String {
+fn summary(recipe: &Recipe, path: &Path, outcome: &Outcome) -> String {
     let path = path.display();
     let mut lines = Vec::new();
     if let (Some(first), Some(last)) = (&outcome.first_eval, &outcome.last_eval)
         && first.step == 0
     {
         let mut line = format!("eval loss {:.4} → {:.4}", first.loss, last.loss);
-        if let (Some(before), Some(after)) = (first.metrics.get("exact_match"), last.metrics.get("exact_match")) {
-            line += &format!(", exact match {:.0} % → {:.0} %", 100.0 * before, 100.0 * after);
+        let score = last.metrics.iter().find(|(name, _)| metrics::better(name) == Better::Higher);
+        if let Some((name, after)) = score
+            && let Some(before) = first.metrics.get(name)
+        {
+            let [before, after] = [before, after].map(|value| metrics::written(name, *value));
+            line += &format!(", {} {before} → {after}", metrics::label(name));
         }
         lines.push(line);
     }
     if let Some(verify) = &outcome.verify {
         lines.push(format!("saved and read back: logits differ by at most {:.1e}", verify.max_abs_logit_diff));
     }
-    match adapter {
+    match recipe.adapter {
         AdapterConfig::None(_) => {}
         AdapterConfig::Full(_) => lines.push(format!("model:   {path}/final")),
         _ => lines.push(format!("adapter: {path}/final")),
     }
     if outcome.verify.is_some() {
-        lines.push(format!("try it:  lowrank generate {path} --prompt \"...\""));
+        lines.push(match recipe.task {
+            Task::CausalLm | Task::Seq2seqLm => format!("try it:  lowrank generate {path} --prompt \"...\""),
+            Task::SeqCls | Task::TokenCls => format!("try it:  lowrank predict {path} \"...\""),
+            Task::QuestionAns => format!("try it:  lowrank predict {path} --question \"...\" --context \"...\""),
+            Task::FeatureExtraction => format!("try it:  lowrank embed {path} \"...\""),
+        });
     }
     lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
