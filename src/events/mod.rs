@@ -177,7 +177,7 @@ pub struct Eval {
     pub step: usize,
     #[serde(with = "float")]
     pub loss: f64,
-    /// `perplexity`, `exact_match` (0 to 1), ...
+    /// The task's metrics, see [`crate::metrics`].
     #[serde(with = "float::map")]
     pub metrics: IndexMap<String, f64>,
 }

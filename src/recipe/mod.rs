@@ -6,7 +6,6 @@
 mod base;
 mod compare;
 mod plan;
-mod reserved;
 mod resolve;
 mod schema;
 mod shape;

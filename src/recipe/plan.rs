@@ -297,7 +297,7 @@ pub struct Train {
     pub init_from: Option<String>,
     /// Steps between evaluations; 0 evaluates only at the start and the end.
     pub eval_every: usize,
-    /// Evaluation rows that are also generated greedily and scored by exact match.
+    /// Evaluation rows whose answers are also generated greedily and compared with their references.
     pub eval_generate: usize,
     /// Steps between checkpoints; 0 saves only at the end.
     pub save_every: usize,

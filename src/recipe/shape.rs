@@ -4,7 +4,6 @@
 use serde_json::{Value as Json, json};
 use toml::{Table, Value};
 
-use super::reserved;
 use super::schema::{alternatives, keys, tag};
 use super::suggest::nearest;
 use super::tree::{Part, child};
@@ -130,19 +129,14 @@ impl<'a> Shape<'a> {
     fn unknown_key<'n>(&mut self, name: &str, siblings: impl Iterator<Item = &'n str>, path: &str) {
         let full = child(path, name);
         let place = if path.is_empty() { String::new() } else { format!(" in [{path}]") };
-        let error = if reserved::key(&full) {
-            InputError::new(format!("`{full}` is not in this version"))
-        } else {
-            let siblings: Vec<&str> = siblings.collect();
-            let hint = match (nearest(name, siblings.iter().copied()), self.elsewhere(name)) {
-                (Some(near), _) => format!("did you mean `{near}`?"),
-                (None, Some(home)) => format!("`{name}` belongs in [{home}]"),
-                (None, None) if siblings.is_empty() => format!("[{path}] has no keys"),
-                (None, None) => format!("it has {}", siblings.join(", ")),
-            };
-            InputError::new(format!("unknown key `{name}`{place}")).hint(hint)
+        let siblings: Vec<&str> = siblings.collect();
+        let hint = match (nearest(name, siblings.iter().copied()), self.elsewhere(name)) {
+            (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, Some(home)) => format!("`{name}` belongs in [{home}]"),
+            (None, None) if siblings.is_empty() => format!("[{path}] has no keys"),
+            (None, None) => format!("it has {}", siblings.join(", ")),
         };
-        self.report(&full, Part::Key, error);
+        self.report(&full, Part::Key, InputError::new(format!("unknown key `{name}`{place}")).hint(hint));
     }
 
     /// The first table of a recipe that has a key of this name.
@@ -154,9 +148,6 @@ impl<'a> Shape<'a> {
     fn mismatch(&mut self, value: &Value, choices: &[&Json], path: &str) {
         let words: Vec<&str> = choices.iter().flat_map(|choice| words(choice)).collect();
         let error = match value {
-            Value::String(word) if reserved::value(path, word) => {
-                InputError::new(format!("`{path} = \"{word}\"` is not in this version"))
-            }
             Value::String(word) if !words.is_empty() => {
                 let error = InputError::new(format!("unknown value `{word}` of `{path}`"))
                     .expected(list(words.iter().copied()));

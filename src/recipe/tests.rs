@@ -143,11 +143,6 @@ fn two_adapters_contradict_each_other() {
 }
 
 #[test]
-fn what_a_later_version_may_have_is_not_called_a_typo() {
-    assert!(refused("task=reward").contains("not in this version"));
-}
-
-#[test]
 fn values_that_cannot_be_meant_are_refused() {
     for set in [
         "version=2",
