@@ -13,6 +13,7 @@ const RECIPE: &str = r#"
     [model]
     path = "tiny"
     [adapter.lora_drop]
+    targets = "all-linear"
     rank = 2
     sample = 0.5
     pilot_steps = 4

@@ -138,7 +138,10 @@ pub fn every_method_has_every_property(runtime: &dyn Runtime) {
 
 impl Case {
     fn adapter(&self) -> AdapterConfig {
-        let own: serde_json::Value = serde_json::from_str(self.keys).expect("a case's keys are JSON");
+        let mut own: serde_json::Value = serde_json::from_str(self.keys).expect("a case's keys are JSON");
+        if own.get("targets").is_none() {
+            own["targets"] = json!("all-linear");
+        }
         serde_json::from_value(json!({ self.method: own })).unwrap_or_else(|error| panic!("{}: {error}", self.name()))
     }
 

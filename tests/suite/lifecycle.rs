@@ -61,7 +61,7 @@ pub fn converted_adapters_compute_the_same(runtime: &'static dyn Runtime) {
 
 fn resolved(adapter: &Path, sets: &str) -> Resolved {
     let text = format!(
-        "[model]\npath = {:?}\n[adapter.lora]\nrank = 8\nalpha = 16\n[data]\ntrain = \"synthetic:menu\"\nmax_rows = 16\n\
+        "[model]\npath = {:?}\n[adapter.lora]\nrank = 8\nalpha = 16\ntargets = \"all-linear\"\n[data]\ntrain = \"synthetic:menu\"\nmax_rows = 16\n\
          [optim]\nschedule = \"constant\"\n[train]\ninit_from = {adapter:?}\nbatch = 2\n{sets}\n",
         e2e("llama").join("base"),
     );
