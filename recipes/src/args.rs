@@ -13,10 +13,8 @@ use crate::commands::*;
 const EXAMPLES: &str = "\
 Examples:
   lowrank train tiny/lora                        a first run: embedded model, no download, CPU
-  lowrank train tiny/lora --set adapter.lora.rank=4 --max-steps 100
   lowrank recipes copy tiny/lora my.toml         make a recipe your own
   lowrank check my.toml                          everything that is wrong with it, at once
-  lowrank generate runs/my --prompt \"name[Alimentum]\"
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 diverged, 130 or 143 interrupted after saving.";
 

@@ -191,8 +191,8 @@ fn configuration_and_tokenizer() {
             ),
             case(
                 "another family",
-                replace(CONFIG, "\"model_type\": \"llama\"", "\"model_type\": \"t5\""),
-                &["config.json", "model_type", "t5"],
+                replace(CONFIG, "\"model_type\": \"llama\"", "\"model_type\": \"mamba\""),
+                &["config.json", "model_type", "mamba"],
             ),
             case(
                 "a layer too many",
@@ -272,7 +272,7 @@ fn recipes() {
             case("unknown key", replace("my.toml", "targets", "tragets"), &["my.toml:5:1", "did you mean `targets`?"]),
             case(
                 "contradiction",
-                replace("my.toml", "targets = [\"q_proj\"]", "layers = [1]"),
+                replace("my.toml", "[\"q_proj\"]", "\"all-linear\"\nlayers = [1]"),
                 &["layers", "list of module names"],
             ),
             case("two adapters", replace("my.toml", "[data]", "[adapter.full]\n[data]"), &["my.toml", "exactly one"]),

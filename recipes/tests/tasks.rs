@@ -148,9 +148,10 @@ fn what_cannot_be_is_told_before_training() {
     let told = recipe("causal_lm", "bert/seq_cls", INTENTS).refusal();
     assert!(told.contains("causal_lm") && told.contains("seq_cls"), "{told}");
     let told = recipe("seq_cls", "bert/seq_cls", INTENTS).refusal();
-    assert!(told.contains("label") && told.contains("line"), "{told}");
-    let told = recipe("token_cls", "bert/token_cls", "{\"tokens\": [\"a\", \"b\"], \"tags\": [\"O\"]}\n").refusal();
-    assert!(told.contains("line 1") && told.contains("1 tags"), "{told}");
+    assert!(told.contains("head does not fit") && told.contains("3 outputs") && told.contains("bye"), "{told}");
+    let rows = "{\"tokens\": [\"a\"], \"tags\": [\"B-PER\"]}\n{\"tokens\": [\"a\", \"b\"], \"tags\": [\"O\"]}\n";
+    let told = recipe("token_cls", "bert/features", rows).refusal();
+    assert!(told.contains("line 2") && told.contains("1 tags"), "{told}");
     let row = "{\"question\": \"who?\", \"context\": \"rain\", \"answer\": \"Ann\", \"answer_start\": 9}\n";
     let told = recipe("question_ans", "bert/qa", row).refusal();
     assert!(told.contains("line 1"), "{told}");
