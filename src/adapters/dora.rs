@@ -137,7 +137,7 @@ impl<B: LowRankBackend> Method<B> for Dora<B> {
     fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
         let Lora { dropout, layer, .. } = self.adapter;
         let kept = dropped(x.clone(), dropout, layer, pass);
-        let v = base.weight.matmul(kept.clone()) + self.adapter.correction(kept.clone(), kept.clone());
+        let v = self.adapter.product(kept.clone(), &base.weight);
         let y = v * self.scale(self.row_lengths(&base.weight));
         base.biased(match pass.dropout {
             Some(_) if dropout > 0.0 => {

@@ -31,7 +31,7 @@ use super::{AdapterConfig, Findings, LoraInit, ModuleKind, Selected, Shared, Spe
 use crate::Result;
 use crate::error::InputError;
 use crate::linalg::transposed;
-use crate::nn::{Embedding, Linear, Pass};
+use crate::nn::{Embedding, Linear, Pass, Weight};
 use crate::tensors::HostTensors;
 
 method_config! {
@@ -160,6 +160,15 @@ impl<B: LowRankBackend> Lora<B> {
             dropout,
             layer: path_hash(&site.path),
         })
+    }
+
+    /// `W x + s · (B A − B₀ A₀) x`, without a bias.
+    pub(super) fn product(&self, x: Tensor<B, 2>, weight: &Weight<B>) -> Tensor<B, 2> {
+        let trained = weight.matmul_with(x.clone(), self.trained_term());
+        match self.start_term(x) {
+            Some(start) => trained + start,
+            None => trained,
+        }
     }
 
     /// `s · (B A kept − B₀ A₀ x)`: `kept` is x with entries dropped.

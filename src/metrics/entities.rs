@@ -53,10 +53,10 @@ impl Entities {
         self.by_type.values().copied().sum()
     }
 
-    /// `precision`, `recall`, `f1` of [`micro`](Self::micro), from 0 to 1; 0 where no entity was predicted, or none is there.
+    /// `f1`, `precision`, `recall` of [`micro`](Self::micro), what runs are compared by first, from 0 to 1; 0 where no entity was predicted, or none is there.
     pub fn scores(&self) -> Scores {
         let micro = self.micro();
-        named([("precision", micro.precision()), ("recall", micro.recall()), ("f1", micro.f1())])
+        named([("f1", micro.f1()), ("precision", micro.precision()), ("recall", micro.recall())])
     }
 }
 
