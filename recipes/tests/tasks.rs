@@ -143,6 +143,25 @@ fn texts_become_vectors() {
     assert!(std::fs::metadata(file).unwrap().len() > 32 * 4);
 }
 
+/// The vectors of the real model, where `LOWRANK_MINILM` names its directory.
+#[test]
+fn embeddings_of_minilm_are_those_of_sentence_transformers() {
+    let Ok(model) = std::env::var("LOWRANK_MINILM") else {
+        eprintln!("skipped: LOWRANK_MINILM does not name a directory with all-MiniLM-L6-v2");
+        return;
+    };
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/minilm/embeddings.json");
+    let golden: Value = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+    let of = |value: &Value| serde_json::from_value::<Vec<f64>>(value.clone()).unwrap();
+    let texts: Vec<String> = serde_json::from_value(golden["texts"].clone()).unwrap();
+    let arguments: Vec<&str> = ["embed", &model].into_iter().chain(texts.iter().map(String::as_str)).collect();
+    let found = json(&arguments);
+    for (i, expected) in golden["vectors"].as_array().unwrap().iter().enumerate() {
+        let pairs = of(&found[i]["vector"]).into_iter().zip(of(expected));
+        assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5), "{}", texts[i]);
+    }
+}
+
 #[test]
 fn what_cannot_be_is_told_before_training() {
     let told = recipe("causal_lm", "bert/seq_cls", INTENTS).refusal();

@@ -25,6 +25,7 @@ mod sharded;
 mod sites;
 mod source;
 mod stored;
+mod turned;
 
 pub use class::generic_label;
 pub use config::{ModelConfig, Rope, RopeScaling, Sliding};

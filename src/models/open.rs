@@ -6,15 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::arranged::{Arranged, is_of_head};
+use super::arranged::is_of_head;
 use super::bnb::FourBitCheckpoint;
 use super::config_json::MAX_CONFIG_BYTES;
 use super::gguf::{GgufFile, is_gguf};
-use super::headed::head_tensors;
 use super::mapped::read_small;
 use super::source::stored_format;
 use super::{ModelConfig, Safetensors, WeightSource};
-use crate::adapters::Module;
 use crate::data::Tokenizer;
 use crate::recipe::Task;
 use crate::{Error, Result};
@@ -26,7 +24,7 @@ pub struct Opened {
     pub tokenizer: Tokenizer,
     pub kind: Kind,
     /// What the file's own head is for.
-    own_task: Task,
+    pub(super) own_task: Task,
     /// Tensors of the head that the file does not have.
     pub(super) fresh_head: Vec<String>,
     /// Of the weight files, once it was asked for: they are read whole for it.
@@ -187,48 +185,6 @@ impl Opened {
         Self { config, weights, tokenizer, kind, own_task, fresh_head, sha256: OnceCell::new() }
     }
 
-    /// The weights as `task` has them, and what of its head is missing.
-    fn turned_to(mut self, task: Task) -> Result<Self> {
-        if self.config.architecture.family().head(&self.config, task).is_none() {
-            let error = Error::input("the model's family cannot do this task").file(self.weights.path()).key("task");
-            let can = |task: &Task| self.config.architecture.family().head(&self.config, *task).is_some();
-            let known: Vec<_> = Task::ALL.into_iter().filter(can).map(Task::name).collect();
-            let found = format!("{} of a {}", task.name(), self.config.model_type);
-            return Err(error.found(found).expected(known.join(", ")).into());
-        }
-        if task != self.own_task {
-            (self.config.task, self.config.labels) = (task, Vec::new());
-        }
-        self.weights = Arranged::around(self.weights, &self.config);
-        if self.config.has_tied_head() && self.config.architecture.family().is_tied_by_weights() {
-            self.config.tie_word_embeddings = !self.has_head_of_its_own()?;
-        }
-        if !matches!(task, Task::CausalLm | Task::Seq2seqLm) {
-            // A head of another task may go by the same name.
-            let own = |name: &String| task == self.own_task || self.is_of_backbone(name);
-            let is_there = |name: &String| own(name) && self.weights.shape(name).is_some();
-            let names = head_tensors(&self.config).into_iter().map(|(name, _)| name);
-            self.fresh_head = names.filter(|name| !is_there(name)).collect();
-        }
-        Ok(self)
-    }
-
-    /// Whether the head over the vocabulary is in the file, and is not a copy of the embedding table.
-    fn has_head_of_its_own(&self) -> Result<bool> {
-        let modules = Module::list(&self.config);
-        let [table, head] =
-            Module::vocabulary(&modules).map(|module| module.map(|module| module.path.clone() + ".weight"));
-        match head.zip(table).filter(|(head, _)| self.weights.shape(head).is_some()) {
-            Some((head, table)) => Ok(self.weights.read(&head)? != self.weights.read(&table)?),
-            None => Ok(false),
-        }
-    }
-
-    fn is_of_backbone(&self, name: &str) -> bool {
-        let root = self.config.head().root;
-        root.is_empty() || name.strip_prefix(root).is_some_and(|rest| rest.starts_with('.'))
-    }
-
     /// Whether the tensors are those that the configuration implies, in name and shape, and whether
     /// the embedding has a row for every token.
     pub fn check(&self) -> Result<()> {
@@ -261,25 +217,6 @@ impl Opened {
             || (self.config.has_tied_head() && name == "lm_head.weight")
             || (is_of_head(name) && (self.config.task != self.own_task || !self.is_of_any_head(name)))
             || self.config.architecture.family().ignored().iter().any(|end| name.ends_with(end))
-    }
-
-    /// Whether a tensor's first name is that of a head that the family has for some task.
-    fn is_of_any_head(&self, name: &str) -> bool {
-        let first = |path: &str| path.split('.').next().map(str::to_string);
-        let forms = Task::ALL.into_iter().filter_map(|task| self.config.architecture.family().head(&self.config, task));
-        forms.flat_map(|form| form.layers).any(|layer| first(&layer.module.path) == first(name))
-    }
-
-    /// # Errors
-    /// If the model's head does not predict tokens.
-    pub fn check_generates(&self) -> Result<()> {
-        let task = self.config.task;
-        if matches!(task, Task::CausalLm | Task::Seq2seqLm) {
-            return Ok(());
-        }
-        let error = Error::input("this model does not generate text").file(self.weights.path());
-        let found = format!("{} for {}", self.config.model_type, task.name());
-        Err(error.found(found).expected("a model for causal_lm or seq2seq_lm").into())
     }
 
     /// Whether the files hold four-bit weights.
