@@ -164,10 +164,10 @@ impl<B: LowRankBackend> Lora<B> {
 
     /// `W x + s · (B A − B₀ A₀) x`, without a bias.
     pub(super) fn product(&self, x: Tensor<B, 2>, weight: &Weight<B>) -> Tensor<B, 2> {
-        let trained = weight.matmul_with(x.clone(), self.trained_term());
-        match self.start_term(x) {
-            Some(start) => trained + start,
-            None => trained,
+        match self.start_A {
+            None => weight.matmul_with(x, self.trained_term()),
+            // Fresh terms that undo each other do so before they are added.
+            Some(_) => weight.matmul(x.clone()) + self.correction(x.clone(), x),
         }
     }
 

@@ -133,7 +133,7 @@ fn moved(name: &str, from: &str, to: &str) -> Option<String> {
 }
 
 /// Whether a tensor lies beside the backbone, in whatever model.
-pub(super) fn is_of_head(name: &str) -> bool {
+pub(crate) fn is_of_head(name: &str) -> bool {
     HEADS.iter().any(|head| under(name, head).is_some())
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::adapters::peft::{AdapterTensors, Part, Slot};
 use crate::adapters::{AdapterConfig, Module, Origin, Selected, Spec, Update};
+use crate::models::arranged::is_of_head;
 use crate::models::{ModelConfig, WeightSource};
 use crate::tensors::{HostTensor, HostTensors};
 use crate::{Error, Result};
@@ -49,9 +50,12 @@ pub(super) fn plan<'a>(
     planner.take_common()?;
     let [embedding, head] = Module::vocabulary(modules).map(|module| module.map(|module| module.path.as_str()));
     let head = head.filter(|_| config.tie_word_embeddings);
-    let head_weight = head.map(|head| format!("{head}.weight"));
+    // Buffers, heads of other tasks and the copy of a tied head stay behind.
+    let known: HashSet<String> = config.tensors().into_iter().map(|(name, _)| name).collect();
+    let ignored = config.architecture.family().ignored();
+    let stays = |name: &String| ignored.iter().any(|end| name.ends_with(end)) || is_of_head(name);
     let mut outputs = Vec::new();
-    for name in base.names().into_iter().filter(|name| Some(name) != head_weight.as_ref()) {
+    for name in base.names().into_iter().filter(|name| known.contains(name) || !stays(name)) {
         outputs.push(planner.output(&name, &name)?);
     }
     let mut untied = false;
