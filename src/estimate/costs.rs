@@ -29,7 +29,7 @@ pub struct Costs {
 
 impl Costs {
     /// # Errors
-    /// As [`file`].
+    /// As [`file()`].
     pub fn of(setup: Setup<'_>, total_steps: usize) -> Result<Self> {
         let Setup { outline, adapter, selected, .. } = setup;
         let sides = selected.iter().map(Selected::outputs_and_inputs);

@@ -58,7 +58,9 @@ impl Confusion {
     /// K-category assignments by a K-category correlation coefficient", equation 8 (`matthews_corrcoef`). With s rows, c of them right, and
     /// pₖ predictions and tₖ truths of class k,
     ///
-    ///     R_K = (c s − Σ pₖ tₖ) / √((s² − Σ pₖ²) (s² − Σ tₖ²))
+    /// ```text
+    /// R_K = (c s − Σ pₖ tₖ) / √((s² − Σ pₖ²) (s² − Σ tₖ²))
+    /// ```
     ///
     /// 0 if all predictions, or all truths, are of one class.
     pub fn matthews(&self) -> f64 {

@@ -5,7 +5,9 @@ use crate::Result;
 
 /// Pearson's correlation, from −1 to 1 (`scipy.stats.pearsonr`): with the means x̄ and ȳ,
 ///
-///     r = Σ (xᵢ − x̄)(yᵢ − ȳ) / (‖x − x̄‖ ‖y − ȳ‖)
+/// ```text
+/// r = Σ (xᵢ − x̄)(yᵢ − ȳ) / (‖x − x̄‖ ‖y − ȳ‖)
+/// ```
 ///
 /// NaN where it is not defined: if all of `x`, or all of `y`, is equal (one row is, where scipy raises), or a number is not finite.
 ///
@@ -21,7 +23,7 @@ pub fn pearson(x: &[f64], y: &[f64]) -> Result<f64> {
     Ok(r.clamp(-1.0, 1.0))
 }
 
-/// Spearman's rank correlation, from −1 to 1 (`scipy.stats.spearmanr`): Pearson's of the [`ranks`]. NaN as there, and for a NaN among
+/// Spearman's rank correlation, from −1 to 1 (`scipy.stats.spearmanr`): Pearson's of the ranks. NaN as there, and for a NaN among
 /// the numbers; infinities have a rank.
 ///
 /// # Errors

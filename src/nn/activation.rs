@@ -43,7 +43,7 @@ pub fn gelu_erf<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
 /// What stands between the products of a feed-forward layer without a gate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Unit {
-    /// [`gelu_erf`].
+    /// `x / 2 · (1 + erf(x / sqrt(2)))`.
     #[default]
     Gelu,
     /// [`gelu`].

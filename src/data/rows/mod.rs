@@ -23,7 +23,7 @@ use source::Source;
 /// The longest row that is read.
 pub const MAX_ROW_BYTES: usize = 16 << 20;
 
-/// The file extensions that [`read`] knows.
+/// The file extensions of data.
 pub const EXTENSIONS: [&str; 8] = ["jsonl", "json", "csv", "tsv", "txt", "conll", "iob", "bio"];
 
 #[derive(Clone, Debug, PartialEq)]
