@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lowrank::data::{Dataset, Row, Table, encode_inputs, read_inputs};
 use lowrank::predict::{Predictions, Reading};
-use lowrank::recipe::{Data, Format, Head, Task};
+use lowrank::recipe::{Data, Format, Head};
 use lowrank::train::{Subject, predict, setting};
 use lowrank::{Error, Result};
 use serde_json::Value;
@@ -69,8 +69,9 @@ impl Rows {
         Reading { task: config.task, labels: &config.labels, pooling: self.head.pooling }
     }
 
-    pub fn task(&self) -> Task {
-        self.subject.opened.config.task
+    /// The text of a row, whatever its column is called.
+    pub fn text(&self, row: usize) -> Value {
+        self.table.rows[row].fields.values().find(|value| value.is_string()).cloned().unwrap_or_default()
     }
 
     /// What the class is called.

@@ -116,6 +116,12 @@ impl Module {
         }
     }
 
+    /// Name and shape of its tensors: the weight, and the bias where there is one.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, Vec<usize>)> + use<> {
+        let bias = self.biased.then(|| (format!("{}.bias", self.path), vec![self.rows]));
+        [(format!("{}.weight", self.path), self.weight_shape())].into_iter().chain(bias)
+    }
+
     /// Whether `name` is this module's path or ends it at a dot.
     pub fn is_named(&self, name: &str) -> bool {
         self.path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))

@@ -122,7 +122,7 @@ fn stored_root(source: &dyn WeightSource, config: &ModelConfig) -> &'static str 
 }
 
 /// What follows `root.` in a name.
-fn under<'n>(name: &'n str, root: &str) -> Option<&'n str> {
+pub(super) fn under<'n>(name: &'n str, root: &str) -> Option<&'n str> {
     if root.is_empty() { Some(name) } else { name.strip_prefix(root)?.strip_prefix('.') }
 }
 

@@ -53,7 +53,7 @@ pub(super) fn task(json: &Json<'_>, model_type: &str) -> Task {
 /// Names of a classifier's outputs, which transformers calls `LABEL_0` and so on where nobody has named them; it has two where
 /// nothing is said.
 pub(super) fn labels(json: &Json<'_>, task: Task) -> Result<Vec<String>> {
-    if !matches!(task, Task::SeqCls | Task::TokenCls) {
+    if !task.has_labels() {
         return Ok(Vec::new());
     }
     let Some(names) = json.table("id2label")? else {

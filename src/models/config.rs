@@ -125,7 +125,7 @@ impl ModelConfig {
 
     /// Whether tokens are predicted with the embedding table.
     pub fn has_tied_head(&self) -> bool {
-        self.tie_word_embeddings && matches!(self.task, Task::CausalLm | Task::Seq2seqLm)
+        self.tie_word_embeddings && self.task.predicts_tokens()
     }
 
     /// Name and shape of every tensor the checkpoint must hold, in the order of the layers.

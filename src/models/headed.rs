@@ -5,10 +5,8 @@ use std::path::Path;
 use lowrank_kernels::four_bit::{Format, Quantised};
 
 use super::class::generic_label;
-use super::families::HeadLayer;
 use super::{ModelConfig, Opened, WeightSource};
 use crate::adapters::random::Stream;
-use crate::recipe::Task;
 use crate::tensors::{HostTensor, HostTensors};
 use crate::{Error, Result};
 
@@ -25,12 +23,7 @@ struct Headed {
 
 /// Names and shapes of the tensors of a head.
 pub(super) fn head_tensors(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let tensors = |layer: HeadLayer| {
-        let (path, shape) = (&layer.module.path, layer.module.weight_shape());
-        let bias = layer.module.biased.then(|| (format!("{path}.bias"), vec![layer.module.rows]));
-        [Some((format!("{path}.weight"), shape)), bias].into_iter().flatten().collect::<Vec<_>>()
-    };
-    config.head().layers.into_iter().flat_map(tensors).collect()
+    config.head().layers.iter().flat_map(|layer| layer.module.tensors()).collect()
 }
 
 impl Opened {
@@ -49,7 +42,7 @@ impl Opened {
     /// # Errors
     /// If the file's own head has another number of outputs.
     pub fn with_labels(mut self, labels: &[String]) -> Result<Self> {
-        let classifies = matches!(self.config.task, Task::SeqCls | Task::TokenCls);
+        let classifies = self.config.task.has_labels();
         let outputs = labels.len().max(1);
         if classifies && self.fresh_head.is_empty() && outputs != self.config.outputs() {
             let error = Error::input("the model's head does not fit the labels").file(self.weights.path());

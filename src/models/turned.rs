@@ -1,7 +1,7 @@
 //! A model turned to a task, be it the one that its file was saved for or not.
 
 use super::Opened;
-use super::arranged::Arranged;
+use super::arranged::{Arranged, under};
 use super::headed::head_tensors;
 use crate::adapters::Module;
 use crate::recipe::Task;
@@ -24,9 +24,10 @@ impl Opened {
         if self.config.has_tied_head() && self.config.architecture.family().is_tied_by_weights() {
             self.config.tie_word_embeddings = !self.has_head_of_its_own()?;
         }
-        if !matches!(task, Task::CausalLm | Task::Seq2seqLm) {
+        if !task.predicts_tokens() {
             // A head of another task may go by the same name.
-            let own = |name: &String| task == self.own_task || self.is_of_backbone(name);
+            let root = self.config.head().root;
+            let own = |name: &String| task == self.own_task || under(name, root).is_some();
             let is_there = |name: &String| own(name) && self.weights.shape(name).is_some();
             let names = head_tensors(&self.config).into_iter().map(|(name, _)| name);
             self.fresh_head = names.filter(|name| !is_there(name)).collect();
@@ -45,11 +46,6 @@ impl Opened {
         }
     }
 
-    fn is_of_backbone(&self, name: &str) -> bool {
-        let root = self.config.head().root;
-        root.is_empty() || name.strip_prefix(root).is_some_and(|rest| rest.starts_with('.'))
-    }
-
     /// Whether a tensor's first name is that of a head that the family has for some task.
     pub(super) fn is_of_any_head(&self, name: &str) -> bool {
         let first = |path: &str| path.split('.').next().map(str::to_string);
@@ -61,7 +57,7 @@ impl Opened {
     /// If the model's head does not predict tokens.
     pub fn check_generates(&self) -> Result<()> {
         let task = self.config.task;
-        if matches!(task, Task::CausalLm | Task::Seq2seqLm) {
+        if task.predicts_tokens() {
             return Ok(());
         }
         let error = Error::input("this model does not generate text").file(self.weights.path());

@@ -26,6 +26,16 @@ impl Task {
     pub const ALL: [Task; 6] =
         [Task::CausalLm, Task::SeqCls, Task::TokenCls, Task::QuestionAns, Task::Seq2seqLm, Task::FeatureExtraction];
 
+    /// Whether the head says tokens.
+    pub fn predicts_tokens(self) -> bool {
+        matches!(self, Task::CausalLm | Task::Seq2seqLm)
+    }
+
+    /// Whether the head says classes that have names.
+    pub fn has_labels(self) -> bool {
+        matches!(self, Task::SeqCls | Task::TokenCls)
+    }
+
     /// The recipe's word.
     pub fn name(self) -> &'static str {
         match self {

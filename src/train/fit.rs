@@ -3,7 +3,7 @@
 use crate::adapters::{Module, ModuleKind, OpenKeys};
 use crate::models::ModelConfig;
 use crate::models::families::ModelType;
-use crate::recipe::{Recipe, Task};
+use crate::recipe::Recipe;
 use crate::{Error, Result};
 
 /// Writes into `recipe` what follows from the model.
@@ -30,7 +30,7 @@ pub fn fit_to_model(recipe: &mut Recipe, config: &ModelConfig) -> Result<()> {
 
 /// What PEFT calls the parts of a task's head, which train whole; none of a head that predicts tokens.
 fn head_names(config: &ModelConfig) -> Vec<String> {
-    if matches!(config.task, Task::CausalLm | Task::Seq2seqLm) {
+    if config.task.predicts_tokens() {
         return Vec::new();
     }
     let own = |module: &Module| module.kind == ModuleKind::Head;

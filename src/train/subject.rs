@@ -144,8 +144,9 @@ impl Subject {
 
 /// What the outputs of an adapter's own head stand for: the model's labels, where it has as many; else they have no names.
 fn saved_labels(adapter: &Path, opened: &Opened) -> Result<Vec<String>> {
-    let classifies = matches!(opened.config.task, Task::SeqCls | Task::TokenCls);
-    let Some(last) = opened.config.head().layers.pop().filter(|_| classifies) else { return Ok(Vec::new()) };
+    let Some(last) = opened.config.head().layers.pop().filter(|_| opened.config.task.has_labels()) else {
+        return Ok(Vec::new());
+    };
     let file = adapter.join(peft::TENSORS_FILE);
     let bytes = std::fs::read(&file).map_err(Error::unreadable(&file))?;
     let name = Slot::new(&last.module.path, Part::Weight).key();

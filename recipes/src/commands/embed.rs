@@ -60,8 +60,7 @@ impl Embed {
             let bytes = tensors::encode(&HostTensors::from_iter([("vectors".to_string(), vectors)]))?;
             return std::fs::write(path, bytes).map_err(Error::io(path));
         }
-        let of = |row: usize| rows.table.rows[row].fields.values().find(|value| value.is_string()).cloned();
-        let found = texts.iter().enumerate().map(|(row, vector)| json!({ "text": of(row), "vector": vector }));
+        let found = texts.iter().enumerate().map(|(row, vector)| json!({ "text": rows.text(row), "vector": vector }));
         match output.format {
             Format::Json => stdout::print_json(&found.collect::<Vec<_>>()),
             Format::Text => found.map(|line| line.to_string() + "\n").try_for_each(|line| stdout::print(&line)),

@@ -92,14 +92,12 @@ fn answers(rows: &Rows, predictions: &Predictions) -> Result<Vec<Value>> {
     let text = |row: usize, column: &str| rows.table.rows[row].fields.get(column).cloned().unwrap_or_default();
     Ok(match predictions {
         Predictions::Classes(found) => {
-            let of = |(row, chosen): (usize, &lowrank::predict::Chosen)| json!({ "text": first_text(rows, row), "label": rows.label(chosen.class), "probability": chosen.probability });
+            let of = |(row, chosen): (usize, &lowrank::predict::Chosen)| json!({ "text": rows.text(row), "label": rows.label(chosen.class), "probability": chosen.probability });
             found.iter().enumerate().map(of).collect()
         }
-        Predictions::Numbers(found) => found
-            .iter()
-            .enumerate()
-            .map(|(row, number)| json!({ "text": first_text(rows, row), "number": number }))
-            .collect(),
+        Predictions::Numbers(found) => {
+            found.iter().enumerate().map(|(row, number)| json!({ "text": rows.text(row), "number": number })).collect()
+        }
         Predictions::Tags(found) => {
             let of = |(row, classes): (usize, &Vec<Option<usize>>)| {
                 let tags: Vec<_> = classes.iter().map(|class| class.map(|class| rows.label(class))).collect();
@@ -117,11 +115,6 @@ fn answers(rows: &Rows, predictions: &Predictions) -> Result<Vec<Value>> {
         }
         Predictions::Vectors { .. } => Vec::new(),
     })
-}
-
-/// The text of a row, whatever its column is called.
-fn first_text(rows: &Rows, row: usize) -> Value {
-    rows.table.rows[row].fields.values().find(|value| value.is_string()).cloned().unwrap_or_default()
 }
 
 fn words(value: &Value) -> Vec<String> {

@@ -138,11 +138,7 @@ impl Outline {
     /// Name and shape of every tensor the checkpoint must hold, in the order of the layers.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let stored = |module: &&Module| module.kind != ModuleKind::Head || !self.tie_word_embeddings;
-        let tensors = self.modules.iter().filter(stored).flat_map(|module| {
-            let bias = module.biased.then(|| (format!("{}.bias", module.path), vec![module.rows]));
-            [(format!("{}.weight", module.path), module.weight_shape())].into_iter().chain(bias)
-        });
-        tensors.collect()
+        self.modules.iter().filter(stored).flat_map(Module::tensors).collect()
     }
 
     /// Whether a family can run the model; others are known for their size alone.
