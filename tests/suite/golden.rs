@@ -6,7 +6,8 @@ use lowrank::adapters::{AdapterConfig, Factors, Loftq, LoftqPlan, Module, Origin
 use lowrank::data::{Batch, IGNORE};
 use lowrank::models::{self, Opened};
 use lowrank::recipe::{BaseDtype, BaseStorage, Optim};
-use lowrank::runtime::{AdapterSpec, Base, BaseSpec, Learner, Runtime};
+use lowrank::runtime::{AdapterSpec, Base, BaseSpec, Learner, Processor, Runtime};
+use lowrank::tensors::HostTensors;
 use safetensors::SafeTensors;
 
 /// `tests/golden/e2e/NAME`.
@@ -130,6 +131,17 @@ pub fn plain(runtime: &dyn Runtime, name: &str) -> Box<dyn Learner> {
 pub fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |max, d| if d.is_nan() { f32::INFINITY } else { max.max(d) })
+}
+
+/// Equal to the bit on a CPU. A GPU may add up in another order each time, and what it adds up scales every gradient.
+pub fn assert_same(runtime: &dyn Runtime, a: &HostTensors, b: &HostTensors, what: &str) {
+    assert!(a.keys().eq(b.keys()), "{what}");
+    for (name, tensor) in a {
+        match runtime.processor() {
+            Processor::Cpu => assert!(tensor.values == b[name].values, "{name}: {what}"),
+            Processor::Gpu => assert_close(&tensor.values, &b[name].values, 1e-5, name),
+        }
+    }
 }
 
 #[track_caller]

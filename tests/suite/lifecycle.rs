@@ -11,7 +11,7 @@ use lowrank::runtime::{Learner, Micro, Runtime};
 use lowrank::tensors::{HostTensors, decode};
 use lowrank::train::{Job, Options, Target, attach_none, attach_saved};
 
-use super::golden::{Fixtures, assert_close, difference, e2e, load, open};
+use super::golden::{Fixtures, assert_close, assert_same, difference, e2e, load, open};
 
 /// Two adapters and the plain base take turns; neither turns nor training leave a trace on the others.
 pub fn adapters_alternate_over_one_base(runtime: &'static dyn Runtime) {
@@ -84,9 +84,12 @@ fn fresh(out: &Path) -> Options {
     Options { out: Some(out.into()), resume: None }
 }
 
+fn read(path: &Path) -> HostTensors {
+    decode(&std::fs::read(path).unwrap(), path).unwrap()
+}
+
 fn tensors(dir: &Path) -> HostTensors {
-    let path = dir.join("adapter_model.safetensors");
-    decode(&std::fs::read(&path).unwrap(), &path).unwrap()
+    read(&dir.join("adapter_model.safetensors"))
 }
 
 /// A copy that can be taken away.
@@ -116,14 +119,14 @@ pub fn training_goes_on_from_an_adapter(runtime: &'static dyn Runtime) {
     std::fs::remove_dir_all(at("adapter")).unwrap();
     let resume = Options { out: None, resume: Some(Some(at("resumed"))) };
     train(job(runtime, &at("adapter"), "max_steps = 4"), &resume);
-    assert!(tensors(&at("resumed/final")) == tensors(&at("whole/final")));
+    assert_same(runtime, &tensors(&at("resumed/final")), &tensors(&at("whole/final")), "resumed");
     assert_eq!(Layout::of(&at("resumed")).unwrap().read_info().unwrap().hashes.adapter, hash);
     let gone = job(runtime, &at("adapter"), "max_steps = 4").begin(&fresh(&at("new"))).err().unwrap().to_string();
     assert!(gone.contains("train.init_from") && gone.contains("no such adapter"), "{gone}");
     assert!(!at("new").exists());
 }
 
-/// Checkpoints say nothing of where moments lie, so that a resumed run may move them, and ends with the same bytes.
+/// Checkpoints say nothing of where moments lie, so that a resumed run may move them, and ends the same.
 pub fn a_resumed_run_may_move_its_moments(runtime: &'static dyn Runtime) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -138,8 +141,8 @@ pub fn a_resumed_run_may_move_its_moments(runtime: &'static dyn Runtime) {
         run(first, 2, &fresh(&at(name)));
         run(second, 4, &Options { out: None, resume: Some(Some(at(name))) });
         for file in ["final/adapter_model.safetensors", "checkpoints/step-000004/state.safetensors"] {
-            let read = |name: &str| std::fs::read(at(name).join(file)).unwrap();
-            assert!(read(name) == read("whole"), "{name}: {file}");
+            let read = |name: &str| read(&at(name).join(file));
+            assert_same(runtime, &read(name), &read("whole"), file);
         }
     }
 }

@@ -35,7 +35,8 @@ pub fn rates_differ_and_the_gradient_norm_does_not(runtime: &dyn Runtime) {
         (norm, moved, learner.rates(2e-4))
     };
     let ((norm, moved, rates), (plus_norm, plus_moved, plus_rates)) = (run(None), run(Some(RATIO)));
-    assert!(norm > 0.0 && norm.to_bits() == plus_norm.to_bits());
+    // A GPU may add up in another order each time.
+    assert!(norm > 0.0 && (norm - plus_norm).abs() <= 1e-6 * norm);
     // Adam's first step is the rate.
     let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-2 * expected, "{found}, {expected}");
     moved.into_iter().for_each(|moved| close(moved, 2e-4));

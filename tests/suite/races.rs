@@ -5,11 +5,11 @@ use std::path::Path;
 use lowrank::compare::{Comparison, Judged};
 use lowrank::events::{Bus, Control, Event, Record, Request, Sink};
 use lowrank::recipe::Shipped;
-use lowrank::runtime::{Processor, Runtime};
+use lowrank::runtime::Runtime;
 use lowrank::tensors::{HostTensors, decode};
 use lowrank::train::{Contest, Entry, Job, Options, Place, Target};
 
-use super::golden::{assert_close, e2e};
+use super::golden::{assert_same, e2e};
 
 /// Two methods, a quantised base, a start that owns its base, a model that trains whole, and the base as it is.
 const VARIANTS: &str = r#"
@@ -74,16 +74,8 @@ fn trained(dir: &Path) -> HostTensors {
     decode(&bytes, dir).unwrap()
 }
 
-/// Equal to the bit on a CPU; a GPU may add up in another order each time.
 fn assert_alike(runtime: &dyn Runtime, dir: &Path, alone: &Path, what: &str) {
-    let (here, alone) = (trained(dir), trained(alone));
-    assert!(here.keys().eq(alone.keys()), "{what}");
-    for (name, tensor) in &here {
-        match runtime.processor() {
-            Processor::Cpu => assert!(tensor.values == alone[name].values, "{name}: {what}"),
-            Processor::Gpu => assert_close(&tensor.values, &alone[name].values, 1e-5, name),
-        }
-    }
+    assert_same(runtime, &trained(dir), &trained(alone), what);
 }
 
 /// Asks for a stop when a run has taken a step.
