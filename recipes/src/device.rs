@@ -5,6 +5,8 @@ use lowrank::runtime::{DeviceInfo, Runtime};
 use lowrank::train::Target;
 use lowrank::{Error, Result};
 
+use crate::tidy::tidy;
+
 /// Every backend there is a plug for; each is also the name of its cargo feature.
 pub const BACKENDS: [&str; 4] = ["cuda", "wgpu", "flex", "ndarray"];
 /// CPU backends, the faster one first.
@@ -14,22 +16,24 @@ const SOFTWARE: [&str; 3] = ["llvmpipe", "lavapipe", "swiftshader"];
 
 /// The backends that are compiled in, in the order in which `auto` tries them; programs that compute begin here.
 pub fn runtimes() -> Vec<&'static dyn Runtime> {
-    crate::allocator::keep_pages();
+    crate::allocator::small_pages();
     vec![
         #[cfg(feature = "cuda")]
-        lowrank_cuda::RUNTIME,
+        tidy!(lowrank_cuda),
         #[cfg(feature = "wgpu")]
-        lowrank_wgpu::RUNTIME,
+        tidy!(lowrank_wgpu),
         #[cfg(feature = "flex")]
-        lowrank_flex::RUNTIME,
+        tidy!(lowrank_flex),
         #[cfg(feature = "ndarray")]
-        lowrank_ndarray::RUNTIME,
+        tidy!(lowrank_ndarray),
     ]
 }
 
 /// What `--device` means: `auto`, `cpu`, a backend, or `backend:n`.
 /// A backend that is not compiled in, or has no such device, is an input error.
+/// Called on the thread that is going to compute, which from then on is one of those that share the work.
 pub fn pick(wanted: &str) -> Result<Target> {
+    crate::threads::join_pool();
     let runtimes = runtimes();
     let backends: Vec<Backend> = runtimes.iter().map(|&runtime| Backend::of(runtime)).collect();
     let (backend, index, device) = choose(&backends, wanted)?;

@@ -1,7 +1,7 @@
 //! What the `lowrank` command and the recipe programs share: the backends that are compiled in, the
 //! shipped recipes, and how errors and tables look.
 
-mod allocator;
+pub mod allocator;
 pub mod device;
 pub mod features;
 pub mod report_error;
@@ -9,6 +9,8 @@ pub mod rows;
 pub mod shipped;
 pub mod stdout;
 pub mod table;
+mod threads;
+mod tidy;
 
 pub use device::{pick, runtimes};
 pub use shipped::SHIPPED;

@@ -24,7 +24,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
-use lowrank_kernels::LowRankBackend;
+use lowrank_kernels::{LowRankBackend, scale_columns};
 
 use super::lora::{self, Lora, START};
 use super::method::{Method, Start, dropped, field};
@@ -138,7 +138,7 @@ impl<B: LowRankBackend> Method<B> for Dora<B> {
         let Lora { dropout, layer, .. } = self.adapter;
         let kept = dropped(x.clone(), dropout, layer, pass);
         let v = self.adapter.product(kept.clone(), &base.weight);
-        let y = v * self.scale(self.row_lengths(&base.weight));
+        let y = scale_columns(v, self.scale(self.row_lengths(&base.weight)));
         base.biased(match pass.dropout {
             Some(_) if dropout > 0.0 => {
                 let lost = x - kept;
@@ -151,15 +151,15 @@ impl<B: LowRankBackend> Method<B> for Dora<B> {
 
     fn embed(&self, ids: Tensor<B, 1, Int>, base: &Embedding<B>) -> Tensor<B, 2> {
         let scale = self.scale(self.column_lengths(&base.weight));
-        self.adapter.embed(ids, base) * scale
+        scale_columns(self.adapter.embed(ids, base), scale)
     }
 }
 
 impl<B: LowRankBackend> Dora<B> {
-    /// c `[1, out]`
-    fn scale(&self, lengths: Tensor<B, 1>) -> Tensor<B, 2> {
+    /// c `[out]`
+    fn scale(&self, lengths: Tensor<B, 1>) -> Tensor<B, 1> {
         let zero = lengths.clone().equal_elem(0.0);
-        (self.lora_magnitude_vector.val() / lengths.mask_fill(zero, 1.0)).unsqueeze()
+        self.lora_magnitude_vector.val() / lengths.mask_fill(zero, 1.0)
     }
 
     /// ‖V‖ `[out]` of a linear layer.

@@ -12,6 +12,7 @@ use burn_autodiff::{Autodiff, NodeId};
 
 use crate::norm::RmsNorm;
 use crate::recompute::{Repeatable, repeatable};
+use crate::scale::ScaleColumns;
 use crate::swiglu::SwiGlu;
 use crate::term::{self, Wanted};
 use crate::{Compute, Factors, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side, head};
@@ -248,6 +249,10 @@ impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C>
 
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         repeatable::<B, C, _, 2>(SwiGlu, [gate, up])
+    }
+
+    fn scale_columns(x: FloatTensor<Self>, c: FloatTensor<Self>) -> FloatTensor<Self> {
+        repeatable::<B, C, _, 2>(ScaleColumns, [x, c])
     }
 
     fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {

@@ -9,7 +9,7 @@ use burn_flex::{Flex, FlexTensor};
 use crate::cpu::{self, Blocks, Scales, Stored, Weight};
 use crate::matrix::Matrix;
 use crate::{BlockScales, Compute, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
-use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_swiglu};
+use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_scale, cpu_swiglu};
 
 impl LowRankBackend for Flex {
     fn computes_in(compute: Compute, _device: &Device<Self>) -> bool {
@@ -64,6 +64,17 @@ impl LowRankBackend for Flex {
     fn swiglu_gradients(gate: FlexTensor, up: FlexTensor, grad: FlexTensor) -> [FlexTensor; 2] {
         let [gate, up, grad] = [gate, up, grad].map(|x| x.to_contiguous());
         cpu_swiglu::gradients(gate.storage(), up.storage(), grad.storage()).map(|part| like(&gate, part))
+    }
+
+    fn scale_columns(x: FlexTensor, c: FlexTensor) -> FlexTensor {
+        let [x, c] = [x, c].map(|x| x.to_contiguous());
+        like(&x, cpu_scale::forward(x.storage(), c.storage()))
+    }
+
+    fn scale_columns_gradients(x: FlexTensor, c: FlexTensor, grad: FlexTensor) -> [FlexTensor; 2] {
+        let [x, c, grad] = [x, c, grad].map(|x| x.to_contiguous());
+        let [dx, dc] = cpu_scale::gradients(x.storage(), c.storage(), grad.storage());
+        [like(&x, dx), like(&c, dc)]
     }
 
     fn thin_matmul(a: FlexTensor, b: FlexTensor) -> FlexTensor {

@@ -16,6 +16,8 @@ mod cpu_cross_entropy;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_norm;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
+mod cpu_scale;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_swiglu;
 #[cfg(feature = "cube")]
 mod cube;
@@ -37,6 +39,7 @@ mod ndarray;
 mod norm;
 mod ops;
 mod recompute;
+mod scale;
 pub mod splitmix;
 mod swiglu;
 mod term;
@@ -54,6 +57,7 @@ pub use head::{HEAD_TOKENS, head_loss};
 pub use mask::{DropoutKey, path_hash};
 pub use norm::rms_norm;
 pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows, plain_frozen_matmul};
+pub use scale::scale_columns;
 pub use swiglu::swiglu;
 pub use term::{Factors, LowRank, frozen_low_rank, low_rank, take_retained_bytes};
 
@@ -166,6 +170,21 @@ pub trait LowRankBackend: Backend {
         grad: FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 2] {
         swiglu::gradients::<Self>(gate, up, grad)
+    }
+
+    /// `x ⊙ c` for a factor `c [cols]` of each column of `x [n, cols]`. Between forward and backward x is kept; whoever needs the
+    /// result again has it computed again.
+    fn scale_columns(x: FloatTensor<Self>, c: FloatTensor<Self>) -> FloatTensor<Self> {
+        scale::forward::<Self>(x, c)
+    }
+
+    /// Gradients of [`Self::scale_columns`] to `x` and `c`.
+    fn scale_columns_gradients(
+        x: FloatTensor<Self>,
+        c: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2] {
+        scale::gradients::<Self>(x, c, grad)
     }
 
     /// A low-rank term `scale · post ⊙ up(mid ⊙ down(x))` of `x [n, in]`, `[n, out]`. Between forward and backward

@@ -9,7 +9,7 @@ use burn_ndarray::{NdArray, NdArrayTensor, SharedArray};
 use crate::cpu::{self, Blocks, Scales, Stored, Weight};
 use crate::matrix::Matrix;
 use crate::{BlockScales, Compute, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
-use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_swiglu};
+use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_scale, cpu_swiglu};
 
 type Cpu = NdArray<f32, i32>;
 
@@ -69,6 +69,18 @@ impl LowRankBackend for Cpu {
     fn swiglu_gradients(gate: NdArrayTensor, up: NdArrayTensor, grad: NdArrayTensor) -> [NdArrayTensor; 2] {
         let shape = gate.shape();
         cpu_swiglu::gradients(&values(gate), &values(up), &values(grad)).map(|part| tensor(part, shape.clone()))
+    }
+
+    fn scale_columns(x: NdArrayTensor, c: NdArrayTensor) -> NdArrayTensor {
+        let shape = x.shape();
+        tensor(cpu_scale::forward(&values(x), &values(c)), shape)
+    }
+
+    fn scale_columns_gradients(x: NdArrayTensor, c: NdArrayTensor, grad: NdArrayTensor) -> [NdArrayTensor; 2] {
+        let shapes = [x.shape(), c.shape()];
+        let [dx, dc] = cpu_scale::gradients(&values(x), &values(c), &values(grad));
+        let [of_x, of_c] = shapes;
+        [tensor(dx, of_x), tensor(dc, of_c)]
     }
 
     fn thin_matmul(a: NdArrayTensor, b: NdArrayTensor) -> NdArrayTensor {

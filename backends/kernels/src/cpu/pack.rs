@@ -34,14 +34,14 @@ fn halves(lines: &mut [Line]) -> &mut [u16] {
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), 32 * lines.len()) }
 }
 
-/// `x [m, k]`, one tile of rows after the other.
-pub(super) fn left(unit: Avx512Bf16, x: &[f32], k: usize, lines: &mut Vec<Line>) {
-    let steps = k.div_ceil(DEPTH);
+/// Columns `inner` of `x [m, k]`, one tile of rows after the other.
+pub(super) fn left(unit: Avx512Bf16, x: &[f32], k: usize, inner: Range<usize>, lines: &mut Vec<Line>) {
+    let steps = inner.len().div_ceil(DEPTH);
     lines.resize((x.len() / k).div_ceil(EDGE) * steps * LINES, ZEROS);
     let rows = x.par_chunks(EDGE * k);
     lines.par_chunks_exact_mut(steps * LINES).zip(rows).for_each(|(tiles, rows)| {
         for line in 0..LINES {
-            let mut parts = rows.chunks_exact(k).nth(line).unwrap_or(&[]).chunks(DEPTH);
+            let mut parts = rows.chunks_exact(k).nth(line).map_or(&[][..], |row| &row[inner.clone()]).chunks(DEPTH);
             for tile in tiles.chunks_exact_mut(LINES) {
                 unit.round(parts.next().unwrap_or(&[]), &mut tile[line]);
             }
@@ -49,25 +49,31 @@ pub(super) fn left(unit: Avx512Bf16, x: &[f32], k: usize, lines: &mut Vec<Line>)
     });
 }
 
-/// `columns` of the right operand: of `Wᵀ` or of `W`, one tile of columns after the other.
-pub(super) fn right(isa: Avx512, weight: &Weight<'_>, side: Side, columns: Range<usize>, lines: &mut Vec<Line>) {
-    let steps = weight.inner_and_outer(side)[0].div_ceil(DEPTH);
-    lines.resize(columns.len().div_ceil(EDGE) * steps * LINES, ZEROS);
+/// Rows `inner` and `columns` of the right operand: of `Wᵀ` or of `W`, one tile of columns after the other.
+pub(super) fn right(
+    isa: Avx512,
+    weight: &Weight<'_>,
+    side: Side,
+    inner: Range<usize>,
+    columns: Range<usize>,
+    lines: &mut Vec<Line>,
+) {
+    lines.resize(columns.len().div_ceil(EDGE) * inner.len().div_ceil(DEPTH) * LINES, ZEROS);
     match side {
-        Side::Forward => transposed(isa, weight, columns, steps, lines),
-        Side::Backward => interleaved(isa, weight, columns, steps, lines),
+        Side::Forward => transposed(isa, weight, inner, columns, lines),
+        Side::Backward => interleaved(isa, weight, inner, columns, lines),
     }
 }
 
 /// Columns of `Wᵀ`, which are rows of `W`.
-fn transposed(isa: Avx512, weight: &Weight<'_>, columns: Range<usize>, steps: usize, lines: &mut [Line]) {
-    let cols = weight.shape[1];
+fn transposed(isa: Avx512, weight: &Weight<'_>, inner: Range<usize>, columns: Range<usize>, lines: &mut [Line]) {
+    let (cols, steps) = (weight.shape[1], inner.len().div_ceil(DEPTH));
     let mut decoded = vec![ZEROS; LINES * steps];
     let mut next = columns.clone();
     for tiles in lines.chunks_exact_mut(steps * LINES) {
         for row in decoded.chunks_exact_mut(steps) {
             match next.next() {
-                Some(at) => weight.decode_bf16(isa, at * cols, &mut halves(row)[..cols]),
+                Some(at) => weight.decode_bf16(isa, at * cols + inner.start, &mut halves(row)[..inner.len()]),
                 None => row.fill(ZEROS),
             }
         }
@@ -79,13 +85,12 @@ fn transposed(isa: Avx512, weight: &Weight<'_>, columns: Range<usize>, steps: us
 }
 
 /// Columns of `W`, two rows at a time.
-fn interleaved(isa: Avx512, weight: &Weight<'_>, columns: Range<usize>, steps: usize, lines: &mut [Line]) {
-    let [out, cols] = weight.shape;
-    let width = columns.len();
+fn interleaved(isa: Avx512, weight: &Weight<'_>, inner: Range<usize>, columns: Range<usize>, lines: &mut [Line]) {
+    let (cols, steps, width) = (weight.shape[1], inner.len().div_ceil(DEPTH), columns.len());
     let mut decoded = [vec![ZEROS; width.div_ceil(DEPTH)], vec![ZEROS; width.div_ceil(DEPTH)]];
     for line in 0..steps * LINES {
-        for (row, decoded) in (2 * line..).zip(&mut decoded) {
-            match row < out {
+        for (row, decoded) in (inner.start + 2 * line..).zip(&mut decoded) {
+            match row < inner.end {
                 true => weight.decode_bf16(isa, row * cols + columns.start, &mut halves(decoded)[..width]),
                 false => decoded.fill(ZEROS),
             }

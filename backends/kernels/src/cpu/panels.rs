@@ -2,16 +2,21 @@
 //! by the unit that the processor has for it.
 
 use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use super::amx::{self, Amx};
 use super::avx512_bf16::Avx512Bf16;
 use super::pack::{self, EDGE, LINES, Line};
-use super::strips::{Strip, by_strips};
+use super::strips::{Strip, over_strips};
 use super::{Plus, Weight};
 use crate::Side;
 
 /// Columns of the result per task; as in [`super::tiles`].
 const WIDTH: usize = 96;
+
+/// Elements of the inner dimension that are packed at a time: what tasks share of x then stays in a second-level cache.
+const DEEP: usize = 2048;
 
 /// Tokens up to which packing the matrix costs more than it saves.
 pub(super) const FEW: usize = 2;
@@ -61,42 +66,49 @@ pub(super) fn product(unit: Unit, x: &[f32], m: usize, weight: &Weight<'_>, side
     }
     let [k, n] = weight.inner_and_outer(side);
     let vectors = unit.vectors();
-    let mut left = LEFT.take();
-    pack::left(vectors, x, k, &mut left);
-    let write = |mut strip: Strip<'_>| {
+    let add = |left: &[Line], inner: Range<usize>, strip: &mut Strip<'_>| {
         let mut right = RIGHT.take();
-        pack::right(vectors.avx512(), weight, side, strip.columns(), &mut right);
-        let operands = Operands { left: &left, right: &right, tile: k.div_ceil(pack::DEPTH) * LINES };
+        pack::right(vectors.avx512(), weight, side, inner.clone(), strip.columns(), &mut right);
+        let tile = inner.len().div_ceil(pack::DEPTH) * LINES;
+        let operands = Operands { left, right: &right, tile, first: inner.start == 0 };
         match unit {
             Unit::Avx512Bf16(vectors) => {
-                operands.multiply(&mut strip, |left, right, sums| vectors.multiply(left, right, sums))
+                operands.multiply(strip, |left, right, sums| vectors.multiply(left, right, sums))
             }
             Unit::Amx(amx) => {
                 let tiles = amx.configure();
-                operands.multiply(&mut strip, |left, right, sums| tiles.multiply(left, right, sums));
+                operands.multiply(strip, |left, right, sums| tiles.multiply(left, right, sums));
             }
         }
         RIGHT.set(right);
-        if let Some(plus) = plus {
+        if let Some(plus) = plus.filter(|_| inner.end == k) {
             // SAFETY: the tiles of sums cover the strip.
             unsafe { strip.add(plus) }
         }
     };
-    // SAFETY: the tiles of sums cover the strip.
-    let y = unsafe { by_strips(m, n, WIDTH, write) };
+    let mut left = LEFT.take();
+    let mut y = Box::new_uninit_slice(m * n);
+    for start in (0..k).step_by(DEEP) {
+        let inner = start..k.min(start + DEEP);
+        pack::left(vectors, x, k, inner.clone(), &mut left);
+        over_strips(&mut y, n, WIDTH, |mut strip| add(&left, inner.clone(), &mut strip));
+    }
     LEFT.set(left);
-    y
+    // SAFETY: the tiles of sums cover each strip.
+    unsafe { y.assume_init() }.into_vec()
 }
 
 struct Operands<'a> {
     left: &'a [Line],
     right: &'a [Line],
-    /// Lines of a tile of rows or columns over the whole inner dimension.
+    /// Lines of a tile of rows or columns over the inner dimension.
     tile: usize,
+    /// Whether nothing has been written before.
+    first: bool,
 }
 
 impl Operands<'_> {
-    /// Fills `strip` from sums over two tiles of rows and two of columns.
+    /// Writes sums over two tiles of rows and two of columns into `strip`, or adds them to what is there.
     fn multiply(&self, strip: &mut Strip<'_>, unit: impl Fn([&[Line]; 2], [&[Line]; 2], &mut Sums)) {
         let mut sums = Sums([[[[0.0; EDGE]; EDGE]; 2]; 2]);
         for (i, left) in self.left.chunks(2 * self.tile).enumerate() {
@@ -106,14 +118,24 @@ impl Operands<'_> {
                     for (row, line) in (EDGE * tile_row..strip.rows()).zip(0..EDGE) {
                         let (whole, part) = strip.row(row)[2 * j * EDGE..].as_chunks_mut::<EDGE>();
                         for (y, tile) in whole.iter_mut().zip(sums) {
-                            y.write_copy_of_slice(&tile[line]);
+                            self.put(&tile[line], y);
                         }
                         if let Some(tile) = sums.get(whole.len()) {
-                            part.write_copy_of_slice(&tile[line][..part.len()]);
+                            self.put(&tile[line][..part.len()], part);
                         }
                     }
                 }
             }
+        }
+    }
+
+    #[inline(always)]
+    fn put(&self, sums: &[f32], y: &mut [MaybeUninit<f32>]) {
+        if self.first {
+            y.write_copy_of_slice(sums);
+        } else {
+            // SAFETY: the first has written all of the strip.
+            unsafe { y.assume_init_mut() }.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
         }
     }
 
@@ -132,7 +154,9 @@ mod tests {
 
     #[test]
     fn every_unit_multiplies_both_sides_of_every_storage() {
-        for (unit, shape) in Unit::available().into_iter().flat_map(|unit| SHAPES.map(|shape| (unit, shape))) {
+        // The last two sum over more than one piece of the inner dimension.
+        let shapes = SHAPES.as_slice().iter().chain(&[[3, 5000], [5000, 3]]);
+        for (unit, shape) in shapes.flat_map(|shape| Unit::available().into_iter().map(move |unit| (unit, *shape))) {
             for (m, side) in [1, 16, 33].into_iter().flat_map(|m| [(m, Side::Forward), (m, Side::Backward)]) {
                 for_each_weight(shape, |weight, values| {
                     if weight.compute == Compute::F32 {

@@ -1,7 +1,6 @@
 //! One matrix, written by many tasks, each in columns of its own.
 
 use std::marker::PhantomData;
-#[cfg(target_arch = "x86_64")]
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -28,25 +27,36 @@ pub(super) unsafe fn by_strips(
     width: usize,
     write: impl Fn(Strip<'_>) + Sync,
 ) -> Vec<f32> {
+    let mut matrix: Vec<f32> = Vec::with_capacity(rows * columns);
+    over_strips(&mut matrix.spare_capacity_mut()[..rows * columns], columns, width, write);
+    // SAFETY: there is room for them, and the strips, which are all of it, have been written.
+    unsafe { matrix.set_len(rows * columns) };
+    matrix
+}
+
+/// `work` on `width` columns of a matrix at a time, in parallel.
+pub(super) fn over_strips(
+    matrix: &mut [MaybeUninit<f32>],
+    columns: usize,
+    width: usize,
+    work: impl Fn(Strip<'_>) + Sync,
+) {
     struct Shared(*mut f32);
     // SAFETY: the tasks below form references to elements of disjoint columns only.
     unsafe impl Sync for Shared {}
-    let mut matrix: Vec<f32> = Vec::with_capacity(rows * columns);
-    let shared = &Shared(matrix.as_mut_ptr());
+    let rows = matrix.len() / columns;
+    let shared = &Shared(matrix.as_mut_ptr().cast());
     let task = |i| {
         let range = i * width..columns.min((i + 1) * width);
         // SAFETY: the first row has an element at `range.start`.
         let first = unsafe { shared.0.add(range.start) };
-        write(Strip { first, rows, stride: columns, columns: range, matrix: PhantomData });
+        work(Strip { first, rows, stride: columns, columns: range, matrix: PhantomData });
     };
     match columns.div_ceil(width) {
         // Not worth waking another thread.
         1 => task(0),
         tasks => (0..tasks).into_par_iter().for_each(task),
     }
-    // SAFETY: there is room for them, and the strips, which are all of it, have been written.
-    unsafe { matrix.set_len(rows * columns) };
-    matrix
 }
 
 impl Strip<'_> {
