@@ -44,6 +44,10 @@ pub struct Settings {
     warmup: usize,
     #[arg(long)]
     gradient_checkpointing: bool,
+    /// Take the gradient's norm too, wait for the device after each part of a step and name the parts on stderr, between
+    /// what a runtime logs; see `benches/launches.py`.
+    #[arg(long)]
+    parts: bool,
     /// Tokens to generate greedily after a prompt of 16.
     #[arg(long, default_value_t = 0)]
     generate: usize,
@@ -131,7 +135,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     for step in 0..total {
         let batch = tokens.batch(settings.rows, settings.len);
         let (wall, cpu) = (Instant::now(), cpu_ms());
-        losses.push(train(learner.as_mut(), &batch, settings.gradient_checkpointing)?);
+        losses.push(train(learner.as_mut(), &batch, settings)?);
         if step >= settings.warmup {
             walls.push(wall.elapsed().as_secs_f64() * 1e3);
             cpus.push(cpu_ms() - cpu);
@@ -158,10 +162,23 @@ pub fn run(settings: &Settings) -> Result<()> {
 }
 
 /// One optimizer step; its mean loss.
-fn train(learner: &mut dyn Learner, batch: &Batch, gradient_checkpointing: bool) -> Result<f64> {
-    let n = batch.terms() as f64;
+fn train(learner: &mut dyn Learner, batch: &Batch, settings: &Settings) -> Result<f64> {
+    let (n, gradient_checkpointing) = (batch.terms() as f64, settings.gradient_checkpointing);
+    let part = |name| settings.parts.then(|| eprintln!("part\t{name}"));
+    // Whether anything was read does not matter: reading waits for the device.
+    part("forward");
     let result = learner.accumulate(batch, &Micro { weight: 1.0 / n, dropout: None, gradient_checkpointing })?;
+    if settings.parts {
+        learner.gradients();
+        part("norm");
+        learner.grad_norm();
+        part("optimizer");
+    }
     learner.step(2e-4, 1.0);
+    if settings.parts {
+        learner.export();
+        part("end");
+    }
     Ok(result.loss / n)
 }
 
