@@ -9,32 +9,28 @@ use crate::matrix::{Matrix, multiply};
 /// Forward result `[n, heads × d]` of `q`, `k` and `v`; see [`crate::FusedAttention`].
 pub(crate) fn forward(qkv: [&[f32]; 3], heads: Heads, at: &Positions) -> Vec<f32> {
     let first = at.first_seen();
-    let outputs: Vec<_> = groups(heads, at)
+    let made = groups(heads, at)
         .into_par_iter()
         .map(|group| {
             let mut work = Work::new(&group, qkv, at);
-            let rows = group.queries().map(|head| {
+            let of_head = |head| {
                 let q = work.rotated(qkv[0], heads.heads, head);
                 work.softmax_scores(&q, &first);
                 let mut y = vec![0.0; at.len * heads.head_dim];
                 multiply(&mut y, work.weights(), work.v.view(), 1.0, 0.0);
-                (head, y)
-            });
-            (group.row, rows.collect::<Vec<_>>())
+                y
+            };
+            group.queries().map(of_head).collect()
         })
         .collect();
-    let mut y = vec![0.0; at.batch * at.len * heads.heads * heads.head_dim];
-    for (row, parts) in outputs {
-        parts.iter().for_each(|(head, part)| scatter(&mut y, part, at.len, row, *head, heads.heads, heads.head_dim));
-    }
-    y
+    assemble(&flat(made), heads.heads, heads.head_dim, at)
 }
 
 /// Gradients to `q`, `k` and `v` from the gradient to the result.
 pub(crate) fn backward(qkv: [&[f32]; 3], grad: &[f32], heads: Heads, at: &Positions) -> [Vec<f32>; 3] {
     let (first, dim) = (at.first_seen(), heads.head_dim);
     let scale = 1.0 / (dim as f32).sqrt();
-    let outputs: Vec<_> = groups(heads, at)
+    let made: Vec<_> = groups(heads, at)
         .into_par_iter()
         .map(|group| {
             let mut work = Work::new(&group, qkv, at);
@@ -54,20 +50,15 @@ pub(crate) fn backward(qkv: [&[f32]; 3], grad: &[f32], heads: Heads, at: &Positi
                 let mut dq = vec![0.0; size];
                 multiply(&mut dq, ds, work.k.view(), scale, 0.0);
                 work.rotate(&mut dq, -1.0);
-                dqs.push((head, dq));
+                dqs.push(dq);
             }
             work.rotate(&mut dk, -1.0);
-            (group.row, group.kv, dqs, dk, dv)
+            (dqs, (dk, dv))
         })
         .collect();
-    let n = at.batch * at.len;
-    let [mut q, mut k, mut v] = [heads.heads, heads.kv_heads, heads.kv_heads].map(|heads| vec![0.0; n * heads * dim]);
-    for (row, kv, dqs, dk, dv) in outputs {
-        dqs.iter().for_each(|(head, dq)| scatter(&mut q, dq, at.len, row, *head, heads.heads, dim));
-        scatter(&mut k, &dk, at.len, row, kv, heads.kv_heads, dim);
-        scatter(&mut v, &dv, at.len, row, kv, heads.kv_heads, dim);
-    }
-    [q, k, v]
+    let (dq, (dk, dv)): (Vec<_>, (Vec<_>, Vec<_>)) = made.into_iter().unzip();
+    [(flat(dq), heads.heads), (dk, heads.kv_heads), (dv, heads.kv_heads)]
+        .map(|(parts, heads)| assemble(&parts, heads, dim, at))
 }
 
 /// One row of the batch and one key head, with the query heads that share it.
@@ -192,9 +183,24 @@ fn gather(x: &[f32], len: usize, row: usize, head: usize, heads: usize, dim: usi
     Head { values, len, dim }
 }
 
-fn scatter(x: &mut [f32], part: &[f32], len: usize, row: usize, head: usize, heads: usize, dim: usize) {
-    let tokens = x[row * len * heads * dim..].chunks_exact_mut(heads * dim).take(len);
-    for (token, part) in tokens.zip(part.chunks_exact(dim)) {
-        token[head * dim..(head + 1) * dim].copy_from_slice(part);
-    }
+fn flat(made: Vec<Vec<Vec<f32>>>) -> Vec<Vec<f32>> {
+    made.into_iter().flatten().collect()
+}
+
+/// `[batch × len, heads × d]` of what was made for each head of each row, `[len, d]`, in their order.
+fn assemble(parts: &[Vec<f32>], heads: usize, dim: usize, at: &Positions) -> Vec<f32> {
+    /// For one task.
+    const TOKENS: usize = 32;
+    let width = heads * dim;
+    let mut x = Box::new_uninit_slice(at.batch * at.len * width);
+    x.par_chunks_mut(TOKENS * width).enumerate().for_each(|(block, tokens)| {
+        for (n, token) in (block * TOKENS..).zip(tokens.chunks_exact_mut(width)) {
+            let (row, i) = (n / at.len, n % at.len);
+            for (head, part) in token.chunks_exact_mut(dim).zip(&parts[row * heads..]) {
+                head.write_copy_of_slice(&part[i * dim..][..dim]);
+            }
+        }
+    });
+    // SAFETY: each token has been written, head by head.
+    unsafe { x.assume_init() }.into_vec()
 }
