@@ -1,7 +1,7 @@
 //! `compare.md`: a table to paste, and a summary in words.
 
-use super::metric::{label, signed, spread};
-use super::summary::{Estimate, Peak, Summary, Variant};
+use super::metric::{points, signed, spread};
+use super::summary::{Peak, Summary, Variant};
 use super::verdict;
 use crate::events::units;
 
@@ -31,7 +31,7 @@ pub fn table(summary: &Summary) -> String {
 }
 
 fn head(summary: &Summary) -> Vec<String> {
-    let metrics = summary.headline_names().into_iter().map(|name| escape(&label(name)));
+    let metrics = summary.headline_names().into_iter().map(|name| escape(&summary.label(name)));
     let memory = match summary.variants.first().map(|variant| variant.peak_mem) {
         Some(Peak::Predicted) => "peak memory, foretold",
         _ => "peak memory",
@@ -43,9 +43,9 @@ fn head(summary: &Summary) -> Vec<String> {
 
 fn cells(summary: &Summary, variant: &Variant) -> Vec<String> {
     let missing = || "–".to_string();
-    let value = |name: &str| variant.metrics.get(name).map_or_else(missing, |e| spread(e.mean, e.sd));
+    let value = |name: &str| variant.metrics.get(name).map_or_else(missing, |e| spread(name, e.mean, e.sd));
     let metrics = summary.headline_names().into_iter().map(value);
-    let difference = variant.metrics.get(&summary.metric).and_then(difference).unwrap_or_else(missing);
+    let difference = difference(summary, variant).unwrap_or_else(missing);
     let time = summary.is_timed().then(|| variant.step_ms.map_or_else(missing, |ms| format!("{ms:.1}")));
     let costs = [
         variant.trainable.map_or_else(missing, units::count),
@@ -60,13 +60,15 @@ fn cells(summary: &Summary, variant: &Variant) -> Vec<String> {
         .collect()
 }
 
-/// `+0.0120 (+0.0050 to +0.0200)`; of one seed, the bare difference.
-pub fn difference(estimate: &Estimate) -> Option<String> {
-    let difference = estimate.difference.as_ref()?;
-    match difference.interval {
-        Some(of) => Some(format!("{} ({} to {})", signed(of.mean), signed(of.low), signed(of.high))),
-        None => difference.values.first().map(|&value| signed(value)),
-    }
+/// By the metric of the verdicts: `+0.0120 (+0.0050 to +0.0200)`; of one seed, the bare difference.
+pub fn difference(summary: &Summary, variant: &Variant) -> Option<String> {
+    let (metric, points) = (&summary.metric, points(&summary.metric));
+    let difference = variant.metrics.get(metric)?.difference.as_ref()?;
+    let [mean, low, high] = match difference.interval {
+        Some(of) => [of.mean, of.low, of.high].map(|value| signed(metric, value)),
+        None => return difference.values.first().map(|&value| signed(metric, value) + points),
+    };
+    Some(format!("{mean}{points} ({low} to {high})"))
 }
 
 fn words(summary: &Summary) -> String {

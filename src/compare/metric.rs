@@ -53,7 +53,7 @@ const METRICS: [Metric; 17] = {
         metric("recall_at_5", "recall@5", Higher, Percent),
         metric("recall_at_10", "recall@10", Higher, Percent),
         metric("perplexity", "perplexity", Lower, Number),
-        metric("loss", "loss [nats]", Lower, Number),
+        metric("loss", "loss", Lower, Number),
     ]
 };
 
@@ -130,19 +130,26 @@ impl Better {
 
 /// `exact_match` as people read it.
 pub fn label(name: &str) -> String {
-    if let Some(metric) = Metric::named(name) {
-        return metric.label.into();
-    }
-    let unit = if name.ends_with("_loss") { " [nats]" } else { "" };
-    name.replace('_', " ") + unit
+    Metric::named(name).map_or_else(|| name.replace('_', " "), |metric| metric.label.into())
+}
+
+/// What losses are counted in. Numbers are told by their correlation, which nothing else reports.
+pub fn loss_unit(groups: &[Group]) -> &'static str {
+    let mut evals = groups.iter().flat_map(|group| &group.runs).flat_map(|run| &run.evals);
+    if evals.any(|eval| eval.metrics.contains_key("pearson")) { "squared error" } else { "nats" }
 }
 
 /// The value of a metric as people read it: `45.19 %` of `exact_match`, `31.14` of `bleu`.
 pub fn written(name: &str, value: f64) -> String {
-    match Metric::named(name).map(|metric| metric.form) {
-        Some(Form::Percent) if value.is_finite() => format!("{:.2} %", 100.0 * value),
+    match form(name) {
+        Form::Percent if value.is_finite() => format!("{:.2} %", 100.0 * value),
         _ => number(value),
     }
+}
+
+/// Metrics of others are numbers.
+pub fn form(name: &str) -> Form {
+    Metric::named(name).map_or(Form::Number, |metric| metric.form)
 }
 
 /// Four significant digits, or four decimals where that is more.
@@ -157,17 +164,26 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// As [`number`], with its sign.
-pub fn signed(value: f64) -> String {
-    let text = number(value);
+/// A difference between two values of a metric, with its sign; of shares in percentage points, see [`points`].
+pub fn signed(name: &str, value: f64) -> String {
+    let text = match form(name) {
+        Form::Percent if value.is_finite() => format!("{:.2}", 100.0 * value),
+        _ => number(value),
+    };
     if value > 0.0 { format!("+{text}") } else { text.replace('-', "\u{2212}") }
 }
 
-/// `0.4519 ± 0.0120`, or without its spread where there is none.
-pub fn spread(mean: f64, sd: Option<f64>) -> String {
-    match sd {
-        Some(sd) => format!("{} ± {}", number(mean), number(sd)),
-        None => number(mean),
+/// What a difference between two values of a metric is counted in, to be put behind it.
+pub fn points(name: &str) -> &'static str {
+    if form(name) == Form::Percent { " points" } else { "" }
+}
+
+/// `0.4519 ± 0.0120` or `45.19 ± 1.20 %`, or without its spread where there is none.
+pub fn spread(name: &str, mean: f64, sd: Option<f64>) -> String {
+    match (sd, form(name)) {
+        (None, _) => written(name, mean),
+        (Some(sd), Form::Percent) => format!("{:.2} ± {:.2} %", 100.0 * mean, 100.0 * sd),
+        (Some(sd), Form::Number) => format!("{} ± {}", number(mean), number(sd)),
     }
 }
 
@@ -190,10 +206,10 @@ mod tests {
         assert_eq!(told("bleu", 31.1403), "BLEU 31.14");
         assert_eq!(told("recall_at_10", 1.0), "recall@10 100.00 %");
         assert_eq!(told("matthews", -0.5), "Matthews correlation -0.5000");
-        assert_eq!(told("loss", 2.0), "loss [nats] 2.0000");
+        assert_eq!(told("loss", 2.0), "loss 2.0000");
         assert_eq!(told("accuracy", f64::NAN), "accuracy NaN");
         assert_eq!(told("their_score", 0.5), "their score 0.5000");
-        assert_eq!(told("eval_loss", 0.5), "eval loss [nats] 0.5000");
+        assert_eq!(told("eval_loss", 0.5), "eval loss 0.5000");
     }
 
     #[test]
@@ -209,7 +225,15 @@ mod tests {
             [0.0, 0.45191, 21.117, 4321.7, 2.5e-5, f64::NAN].map(number),
             ["0", "0.4519", "21.12", "4322", "2.5e-5", "NaN"]
         );
-        assert_eq!((signed(0.5), signed(-0.5)), ("+0.5000".into(), "\u{2212}0.5000".into()));
-        assert_eq!(spread(0.5, Some(0.25)), "0.5000 ± 0.2500");
+    }
+
+    #[test]
+    fn shares_are_in_percent_and_differ_by_points() {
+        let of = |name: &str| {
+            let [up, down] = [0.0125, -0.5].map(|difference| signed(name, difference) + points(name));
+            [up, down, spread(name, 0.5, Some(0.25)), spread(name, 0.5, None)]
+        };
+        assert_eq!(of("eval_loss"), ["+0.0125", "\u{2212}0.5000", "0.5000 ± 0.2500", "0.5000"]);
+        assert_eq!(of("f1"), ["+1.25 points", "\u{2212}50.00 points", "50.00 ± 25.00 %", "50.00 %"]);
     }
 }

@@ -13,6 +13,8 @@ const BOTTOM: f64 = 46.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     Number,
+    /// Of shares from 0 to 1.
+    Percent,
     /// `8.1k`
     Count,
     /// `00:07:46`
@@ -50,6 +52,7 @@ impl Axis {
         let step = values.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
         let text = |value: f64| match self.unit {
             Unit::Number => ticks::label(value, step),
+            Unit::Percent => ticks::label(100.0 * value, 100.0 * step),
             Unit::Count => count_label(value, step),
             Unit::Clock => units::clock(value),
         };
@@ -157,6 +160,7 @@ mod tests {
             texts(axis([0.0, 120.0], Unit::Clock, Spacing::Linear)),
             "00:00:00 00:00:20 00:00:40 00:01:00 00:01:20 00:01:40 00:02:00"
         );
+        assert_eq!(texts(axis([0.9, 1.0], Unit::Percent, Spacing::Linear)), "90 92 94 96 98 100");
         assert_eq!(texts(axis([900.0, 6000.0], Unit::Count, Spacing::Logarithmic)), "1k 2k 5k");
     }
 

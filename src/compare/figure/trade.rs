@@ -4,7 +4,7 @@ use super::axes::{Axis, Frame, HEIGHT, Spacing, Unit, WIDTH, range};
 use super::mark::{self, shortened};
 use super::svg::{Anchor, LETTER, Svg, path};
 use super::{Figure, identifier};
-use crate::compare::metric::{Better, label};
+use crate::compare::metric::{Better, Form, form};
 use crate::compare::summary::{Peak, Summary, Variant};
 
 /// Costs further apart than this factor are drawn on a logarithmic axis.
@@ -53,11 +53,15 @@ pub fn trade(summary: &Summary, cost: Cost) -> Option<Figure> {
     let (x, spacing) = costs(&points)?;
     let ends = points.iter().flat_map(|p| [p.value - p.sd, p.value + p.sd]);
     let x = Axis { title, unit, range: x, spacing };
-    let y =
-        Axis { title: label(&summary.metric), unit: Unit::Number, range: range(ends, 0.1)?, spacing: Spacing::Linear };
+    let quality = summary.label(&summary.metric);
+    let (title, unit) = match form(&summary.metric) {
+        Form::Percent => (format!("{quality} [%]"), Unit::Percent),
+        Form::Number => (quality.clone(), Unit::Number),
+    };
+    let y = Axis { title, unit, range: range(ends, 0.1)?, spacing: Spacing::Linear };
 
     let mut svg = Svg::new(WIDTH, HEIGHT);
-    let heading = format!("{} by {name}", label(&summary.metric));
+    let heading = format!("{quality} by {name}");
     svg.text([12.0, 22.0], Anchor::Start, "title", &heading);
     let names: Vec<_> = summary.variants.iter().map(|variant| variant.name.as_str()).collect();
     let height = mark::legend(&mut svg, &names, [12.0, WIDTH - 12.0, 44.0]);
