@@ -31,20 +31,28 @@ pub fn table(summary: &Summary) -> String {
 }
 
 fn head(summary: &Summary) -> Vec<String> {
-    let metrics = summary.headline_names().into_iter().map(|name| escape(&summary.label(name)));
+    let mut metrics = summary.headline_names().into_iter().map(|name| escape(&summary.label(name)));
+    let judged = metrics.next();
     let memory = match summary.variants.first().map(|variant| variant.peak_mem) {
         Some(Peak::Predicted) => "peak memory, foretold",
         _ => "peak memory",
     };
     let difference = format!("Δ to {} [95 %]", escape(&summary.reference));
     let costs = ["trains", memory].into_iter().chain(summary.is_timed().then_some("step [ms]")).map(String::from);
-    ["variant".into(), "seeds".into()].into_iter().chain(metrics).chain([difference]).chain(costs).collect()
+    ["variant".into(), "seeds".into()]
+        .into_iter()
+        .chain(judged)
+        .chain([difference])
+        .chain(costs)
+        .chain(metrics)
+        .collect()
 }
 
 fn cells(summary: &Summary, variant: &Variant) -> Vec<String> {
     let missing = || "–".to_string();
     let value = |name: &str| variant.metrics.get(name).map_or_else(missing, |e| spread(name, e.mean, e.sd));
-    let metrics = summary.headline_names().into_iter().map(value);
+    let mut metrics = summary.headline_names().into_iter().map(value);
+    let judged = metrics.next();
     let difference = difference(summary, variant).unwrap_or_else(missing);
     let time = summary.is_timed().then(|| variant.step_ms.map_or_else(missing, |ms| format!("{ms:.1}")));
     let costs = [
@@ -54,9 +62,10 @@ fn cells(summary: &Summary, variant: &Variant) -> Vec<String> {
     let costs = costs.into_iter().chain(time);
     [escape(&variant.name), variant.seeds.len().to_string()]
         .into_iter()
-        .chain(metrics)
+        .chain(judged)
         .chain([difference])
         .chain(costs)
+        .chain(metrics)
         .collect()
 }
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::group::Group;
 use super::history::Run;
+use crate::events::units;
 use crate::{Error, Result};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +30,8 @@ pub struct Metric {
     pub name: &'static str,
     /// As people read it.
     pub label: &'static str,
+    /// The same in at most five characters.
+    pub short: &'static str,
     pub better: Better,
     pub form: Form,
 }
@@ -37,28 +40,28 @@ const METRICS: [Metric; 17] = {
     use Better::{Higher, Lower};
     use Form::{Number, Percent};
     [
-        metric("accuracy", "accuracy", Higher, Percent),
-        metric("macro_f1", "macro F1", Higher, Percent),
-        metric("micro_f1", "micro F1", Higher, Percent),
-        metric("matthews", "Matthews correlation", Higher, Number),
-        metric("pearson", "Pearson correlation", Higher, Number),
-        metric("spearman", "Spearman correlation", Higher, Number),
-        metric("precision", "precision", Higher, Percent),
-        metric("recall", "recall", Higher, Percent),
-        metric("f1", "F1", Higher, Percent),
-        metric("exact_match", "exact match", Higher, Percent),
-        metric("bleu", "BLEU", Higher, Number),
-        metric("rouge_l", "ROUGE-L", Higher, Number),
-        metric("recall_at_1", "recall@1", Higher, Percent),
-        metric("recall_at_5", "recall@5", Higher, Percent),
-        metric("recall_at_10", "recall@10", Higher, Percent),
-        metric("perplexity", "perplexity", Lower, Number),
-        metric("loss", "loss", Lower, Number),
+        metric("accuracy", ["accuracy", "acc"], Higher, Percent),
+        metric("macro_f1", ["macro F1", "macF1"], Higher, Percent),
+        metric("micro_f1", ["micro F1", "micF1"], Higher, Percent),
+        metric("matthews", ["Matthews correlation", "mcc"], Higher, Number),
+        metric("pearson", ["Pearson correlation", "r"], Higher, Number),
+        metric("spearman", ["Spearman correlation", "rho"], Higher, Number),
+        metric("precision", ["precision", "prec"], Higher, Percent),
+        metric("recall", ["recall", "rec"], Higher, Percent),
+        metric("f1", ["F1", "F1"], Higher, Percent),
+        metric("exact_match", ["exact match", "exact"], Higher, Percent),
+        metric("bleu", ["BLEU", "BLEU"], Higher, Number),
+        metric("rouge_l", ["ROUGE-L", "R-L"], Higher, Number),
+        metric("recall_at_1", ["recall@1", "r@1"], Higher, Percent),
+        metric("recall_at_5", ["recall@5", "r@5"], Higher, Percent),
+        metric("recall_at_10", ["recall@10", "r@10"], Higher, Percent),
+        metric("perplexity", ["perplexity", "ppl"], Lower, Number),
+        metric("loss", ["loss", "loss"], Lower, Number),
     ]
 };
 
-const fn metric(name: &'static str, label: &'static str, better: Better, form: Form) -> Metric {
-    Metric { name, label, better, form }
+const fn metric(name: &'static str, [label, short]: [&'static str; 2], better: Better, form: Form) -> Metric {
+    Metric { name, label, short, better, form }
 }
 
 impl Metric {
@@ -84,13 +87,16 @@ pub fn is_task(name: &str) -> bool {
     better(name) == Better::Higher
 }
 
-/// A task's metric that all variants report, else the evaluation loss, else that of training.
+/// A task's metric that all variants report, the first that is not the same for all of them; else the evaluation loss, else that of
+/// training.
 pub fn primary(groups: &[Group]) -> String {
     let metrics: Vec<_> = groups.iter().flat_map(Group::finished).map(Run::metrics).collect();
     let everywhere = |name: &str| !metrics.is_empty() && metrics.iter().all(|metrics| metrics.contains_key(name));
-    let task = metrics.first().into_iter().flat_map(IndexMap::keys).find(|n| is_task(n) && everywhere(n));
-    match task {
-        Some(name) => name.clone(),
+    let names = metrics.first().into_iter().flat_map(IndexMap::keys);
+    let tasks: Vec<_> = names.filter(|name| is_task(name) && everywhere(name)).collect();
+    let differs = |name: &str| metrics.iter().any(|of| of[name] != metrics[0][name]);
+    match tasks.iter().find(|name| differs(name)).or(tasks.first()) {
+        Some(name) => name.to_string(),
         None if everywhere("eval_loss") => "eval_loss".into(),
         None => "train_loss".into(),
     }
@@ -131,6 +137,19 @@ impl Better {
 /// `exact_match` as people read it.
 pub fn label(name: &str) -> String {
     Metric::named(name).map_or_else(|| name.replace('_', " "), |metric| metric.label.into())
+}
+
+/// Name and value in at most five characters each, for narrow columns; names of others are cut.
+pub fn narrow(name: &str, value: f64) -> [String; 2] {
+    let short = Metric::named(name).map_or_else(|| name.chars().take(5).collect(), |metric| metric.short.into());
+    let value = match form(name) {
+        Form::Percent if value >= 0.9995 => "100%".into(),
+        Form::Percent => format!("{:.1}%", 100.0 * value),
+        Form::Number if value.abs() < 10.0 => format!("{value:.2}"),
+        Form::Number if value.abs() < 100.0 => format!("{value:.1}"),
+        Form::Number => units::short(value),
+    };
+    [short, value]
 }
 
 /// What losses are counted in. Numbers are told by their correlation, which nothing else reports.
@@ -209,6 +228,9 @@ mod tests {
         assert_eq!(told("loss", 2.0), "loss 2.0000");
         assert_eq!(told("accuracy", f64::NAN), "accuracy NaN");
         assert_eq!(told("their_score", 0.5), "their score 0.5000");
+        let narrow = |name, value| narrow(name, value).join(" ");
+        let all = [narrow("exact_match", 0.45191), narrow("f1", 1.0), narrow("spearman", -0.25), narrow("bleu", 31.14)];
+        assert_eq!(all, ["exact 45.2%", "F1 100%", "rho -0.25", "BLEU 31.1"]);
         assert_eq!(told("eval_loss", 0.5), "eval loss 0.5000");
     }
 
@@ -216,6 +238,7 @@ mod tests {
     fn no_name_has_two_rows() {
         for metric in &METRICS {
             assert_eq!(Metric::named(metric.name), Some(metric));
+            assert!(metric.short.len() <= 5, "{}", metric.short);
         }
     }
 

@@ -183,5 +183,14 @@ mod tests {
         let summary = summary(&runs);
         assert_eq!(summary.metric, "exact_match");
         assert_eq!(summary.variants[1].verdict.word, Word::Better);
+        assert!(summary.variants[1].verdict.text.contains("+30.00 points (+20.00 to +40.00, 2 seeds)"), "{summary:?}");
+        assert_eq!(lines(&summary)[0].split(':').next(), Some("b (55.00 %)"));
+    }
+
+    #[test]
+    fn a_metric_that_is_the_same_for_all_decides_nothing() {
+        let run = |name, bleu| Scripted::new(name, 0).eval(0.5).metric("exact_match", 0.0).metric("bleu", bleu);
+        assert_eq!(summary(&[run("a", 12.0), run("b", 14.0)]).metric, "bleu");
+        assert_eq!(summary(&[run("a", 12.0), run("b", 12.0)]).metric, "exact_match");
     }
 }

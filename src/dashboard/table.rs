@@ -37,9 +37,9 @@ const COLUMNS: [Column; 7] = [
     column("loss", 7, |row| row.run.last.as_ref().map(|step| loss(step.loss))),
     column("eval", 7, |row| row.d.board().score(row.variant).map(|score| loss(score.loss))),
     column("±", 6, |row| row.d.board().score(row.variant)?.sd.map(spread)),
-    column(TASK, 9, |row| {
+    column(TASK, 6, |row| {
         let name = task(row.d)?;
-        row.run.metric(&name).map(|value| metric::written(&name, value))
+        row.run.metric(&name).map(|value| metric::narrow(&name, value)[1].clone())
     }),
     column("trains", 7, |row| {
         let start = row.run.history.start.as_ref()?;
@@ -57,15 +57,6 @@ fn task(d: &Dashboard) -> Option<String> {
     }
     let evals = d.board().runs.iter().filter_map(|run| run.history.evals.last());
     evals.flat_map(|eval| eval.metrics.keys()).find(|name| metric::is_task(name)).cloned()
-}
-
-/// Its name where that fits, else the first word.
-fn heading(metric: &str) -> String {
-    let label = metric::label(metric);
-    match label.chars().count() {
-        0..9 => label,
-        _ => label.split(' ').next().unwrap_or_default().chars().take(8).collect(),
-    }
 }
 
 fn loss(loss: f64) -> String {
@@ -92,7 +83,7 @@ pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
     let name = board.variants.iter().map(|v| v.name.chars().count()).max().unwrap_or(0).clamp(4, 16);
     let columns = columns(d, usize::from(area.width).saturating_sub(name + 4));
     let mut head = format!("    {:<name$}", "");
-    let task = task(d).map_or_else(String::new, |name| heading(&name));
+    let [task, _] = task(d).map_or_else(Default::default, |name| metric::narrow(&name, 0.0));
     for Column { title, width, .. } in &columns {
         head += &format!("{:>width$}", if *title == TASK { &task } else { *title });
     }

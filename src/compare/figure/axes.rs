@@ -139,7 +139,9 @@ impl Frame {
 pub fn range(values: impl Iterator<Item = f64>, margin: f64) -> Option<[f64; 2]> {
     let finite = values.filter(|value| value.is_finite());
     let [low, high] = finite.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], v| [low.min(v), high.max(v)]);
-    let margin = ((high - low) * margin).max(high.abs() * 1e-3).max(1e-9);
+    // Where all are zero, the scale says nothing and is that of shares.
+    let least = if low == 0.0 && high == 0.0 { 1.0 } else { high.abs() * 1e-3 };
+    let margin = ((high - low) * margin).max(least).max(1e-9);
     (low <= high).then_some([low - margin, high + margin])
 }
 
@@ -168,6 +170,7 @@ mod tests {
     fn equal_values_still_make_a_range() {
         let [low, high] = range([2.0, f64::NAN, 2.0].into_iter(), 0.1).unwrap();
         assert!(low < 2.0 && high > 2.0);
+        assert_eq!(range([0.0, 0.0].into_iter(), 0.1), Some([-1.0, 1.0]));
         assert_eq!(range([f64::NAN].into_iter(), 0.1), None);
     }
 }

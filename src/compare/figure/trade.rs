@@ -54,11 +54,12 @@ pub fn trade(summary: &Summary, cost: Cost) -> Option<Figure> {
     let ends = points.iter().flat_map(|p| [p.value - p.sd, p.value + p.sd]);
     let x = Axis { title, unit, range: x, spacing };
     let quality = summary.label(&summary.metric);
-    let (title, unit) = match form(&summary.metric) {
-        Form::Percent => (format!("{quality} [%]"), Unit::Percent),
-        Form::Number => (quality.clone(), Unit::Number),
+    let of = range(ends, 0.1)?;
+    let (title, unit, range) = match form(&summary.metric) {
+        Form::Percent => (format!("{quality} [%]"), Unit::Percent, shares(of)),
+        Form::Number => (quality.clone(), Unit::Number, of),
     };
-    let y = Axis { title, unit, range: range(ends, 0.1)?, spacing: Spacing::Linear };
+    let y = Axis { title, unit, range, spacing: Spacing::Linear };
 
     let mut svg = Svg::new(WIDTH, HEIGHT);
     let heading = format!("{quality} by {name}");
@@ -102,6 +103,13 @@ fn costs(points: &[Spot]) -> Option<([f64; 2], Spacing)> {
     Some(([low.max(0.0), high], Spacing::Linear))
 }
 
+/// Not beyond what a share can be by more than a marker's height.
+fn shares([low, high]: [f64; 2]) -> [f64; 2] {
+    let [low, high] = [low.max(0.0), high.min(1.0)];
+    let margin = 0.05 * (high - low);
+    [low - margin, high + margin]
+}
+
 /// Steps from one variant of the front to the next: what lies beyond them is beaten.
 fn front(svg: &mut Svg, frame: &Frame, points: &[Spot], better: Better) {
     let mut ahead: Vec<_> = points.iter().filter(|point| point.on_front).collect();
@@ -124,7 +132,9 @@ fn draw(svg: &mut Svg, frame: &Frame, point: &Spot) {
     let [x, y] = frame.at([point.cost, point.value]);
     svg.raw(&format!("<g class=\"{}\" data-variant=\"{}\">", mark::class(point.index), point.index));
     if point.sd > 0.0 {
-        let [low, high] = [point.value - point.sd, point.value + point.sd].map(|value| frame.y(value));
+        let [bottom, top] = frame.y.range;
+        let ends = [point.value - point.sd, point.value + point.sd].map(|value| value.clamp(bottom, top));
+        let [low, high] = ends.map(|value| frame.y(value));
         svg.raw(&format!("<path d=\"M{x:.1} {low:.1}V{high:.1}\" stroke=\"currentColor\" stroke-width=\"1.5\"/>"));
     }
     svg.raw(&mark::marker(point.index, [x, y], 5.5));
