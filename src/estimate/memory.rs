@@ -11,9 +11,9 @@ use crate::models::Outline;
 use crate::recipe::Offload;
 
 /// The program itself: code, rows, and what two threads work with.
-pub(super) const PROCESS: usize = 80 << 20;
+pub(super) const PROCESS: usize = 85 << 20;
 /// One part in so many of the activations is what the allocator keeps of blocks that were of another size.
-const KEPT_FREE: u64 = 4;
+const KEPT_FREE: u64 = 10;
 /// One entry of the tokenizer's vocabulary, merges included.
 pub(super) const VOCABULARY_ENTRY: usize = 800;
 
@@ -94,7 +94,7 @@ impl Needs {
             process: Figure::new(PROCESS + VOCABULARY_ENTRY * outline.vocab_size, vocabulary),
         };
         let used = needs.activations();
-        needs.free = Figure { value: used / KEPT_FREE, formula: format!("a quarter of {}, the four above", bytes(used)) };
+        needs.free = Figure { value: used / KEPT_FREE, formula: format!("a tenth of {}, the four above", bytes(used)) };
         needs
     }
 

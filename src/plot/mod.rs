@@ -21,17 +21,16 @@ impl Cell {
     /// Those of all modules that there are numbers of.
     pub fn all<'a>(modules: impl Iterator<Item = (&'a str, f64)>) -> Vec<Self> {
         let modules: Vec<_> = modules.map(|(path, value)| (Path::of(path), value)).collect();
-        let mut alike: HashMap<&str, Vec<&[&str]>> = HashMap::new();
+        let mut alike: HashMap<&str, Vec<&Path>> = HashMap::new();
         for (path, _) in &modules {
             let of = alike.entry(path.name).or_default();
-            if !of.contains(&&path.before[..]) {
-                of.push(&path.before);
+            if !of.iter().any(|other| other.before == path.before) {
+                of.push(path);
             }
         }
-        let cell = |(path, value): &(Path, f64)| Cell {
-            kind: printable(&path.kind(&alike[path.name])),
-            layer: path.layer,
-            value: *value,
+        let cell = |(path, value): &(Path, f64)| {
+            let kind = printable(&path.kind(&alike[path.name]));
+            Cell { kind, layer: path.layer.unwrap_or(0), value: *value }
         };
         modules.iter().map(cell).collect()
     }
@@ -42,20 +41,22 @@ struct Path<'a> {
     /// Without numbers.
     before: Vec<&'a str>,
     name: &'a str,
-    layer: usize,
+    layer: Option<usize>,
 }
 
 impl<'a> Path<'a> {
     fn of(path: &'a str) -> Self {
-        let layer = path.split('.').find_map(|part| part.parse().ok()).unwrap_or(0);
+        let layer = path.split('.').find_map(|part| part.parse().ok());
         let mut before: Vec<_> = path.split('.').filter(|part| part.parse::<usize>().is_err()).collect();
         let name = before.pop().unwrap_or(path);
         Self { before, name, layer }
     }
 
-    /// The name; among others of that name behind those parts of the path that not all of them have, short where they are long.
-    fn kind(&self, alike: &[&[&str]]) -> String {
-        let own = self.before.iter().filter(|part| !alike.iter().all(|other| other.contains(part)));
+    /// The name; among others of that name, in layers those there, behind those parts of the path that not all of them have, short
+    /// where they are long.
+    fn kind(&self, alike: &[&Path]) -> String {
+        let others = || alike.iter().filter(|other| self.layer.is_none() || other.layer.is_some());
+        let own = self.before.iter().filter(|part| !others().all(|other| other.before.contains(part)));
         let own: Vec<&str> = own.copied().collect();
         let joined = |parts: &[&str]| parts.iter().chain([&self.name]).copied().collect::<Vec<_>>().join(".");
         match joined(&own) {
@@ -80,8 +81,9 @@ mod tests {
     fn a_kind_is_the_name_and_what_tells_it_from_its_like() {
         let bert = |end: &str| format!("bert.encoder.layer.1.{end}");
         let paths = ["attention.self.query", "attention.output.dense", "intermediate.dense", "output.dense"].map(bert);
-        let told = kinds(&paths.each_ref().map(String::as_str));
-        assert_eq!(told, ["query", "att.out.dense", "int.dense", "output.dense"]);
+        let [query, attention, inner, output] = paths.each_ref().map(String::as_str);
+        let told = kinds(&[query, attention, inner, output, "bert.pooler.dense"]);
+        assert_eq!(told, ["query", "att.out.dense", "int.dense", "output.dense", "pooler.dense"]);
         let t5 = [
             "encoder.block.0.layer.0.SelfAttention.q",
             "encoder.block.1.layer.0.SelfAttention.q",

@@ -86,9 +86,9 @@ mod tests {
         // Two layers of seven modules at rank 4, and temporaries of one layer.
         let kept = 2 * (2 * 96 + 2 * 96 + 2 * 48 + 2 * 256 + 7 * 4) + (6 * 256 + 4 * 96);
         let used = 4 * (20 * kept + 2 * 20 * (512 + 96));
-        assert_eq!(plain.activations, used + used / 4);
+        assert_eq!(plain.activations, used + used / 10);
         let parts = plain.base + plain.adapter + plain.optimizer + plain.activations;
-        assert_eq!(plain.peak, (80 << 20) + 512 * 800 + parts + plain.adapter);
+        assert_eq!(plain.peak, (85 << 20) + 512 * 800 + parts + plain.adapter);
     }
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
         };
         let [frozen, adapted] = [long(".*q_proj"), long(".*(q_proj|lm_head)")].map(|memory| memory.activations);
         // 30 tokens are fewer than a chunk: the adapter's n × r is all the difference.
-        assert!((adapted - frozen).abs_diff(4 * 30 + 30) <= 1);
+        assert!((adapted - frozen).abs_diff(4 * 30 + 4 * 3) <= 1);
     }
 
     #[test]

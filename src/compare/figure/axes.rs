@@ -52,7 +52,8 @@ impl Axis {
         let step = values.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
         let text = |value: f64| match self.unit {
             Unit::Number => ticks::label(value, step),
-            Unit::Percent => ticks::label(100.0 * value, 100.0 * step),
+            // Rounded, or the last bit of a difference would ask for another decimal.
+            Unit::Percent => ticks::label(100.0 * value, (1e6 * step).round() / 1e4),
             Unit::Count => count_label(value, step),
             Unit::Clock => units::clock(value),
         };
@@ -163,6 +164,7 @@ mod tests {
             "00:00:00 00:00:20 00:00:40 00:01:00 00:01:20 00:01:40 00:02:00"
         );
         assert_eq!(texts(axis([0.9, 1.0], Unit::Percent, Spacing::Linear)), "90 92 94 96 98 100");
+        assert_eq!(texts(axis([0.0795, 0.13], Unit::Percent, Spacing::Linear)), "8 9 10 11 12 13");
         assert_eq!(texts(axis([900.0, 6000.0], Unit::Count, Spacing::Logarithmic)), "1k 2k 5k");
     }
 
