@@ -24,6 +24,7 @@ pub const SHIPPED: Shipped = shipped![
     "minilm/qa",
     "minilm/similar",
     "t5/rewrite",
+    "t5/e2e",
     "claims/rslora",
     "claims/lora_plus",
     "claims/lora_fa",

@@ -107,11 +107,11 @@ impl Run {
                 self.evals.push(Evaluation { at, metrics: eval.metrics });
             }
             Event::Ranks { step, modules, .. } => {
-                let cells = modules.iter().map(|m| Cell::new(&m.name, m.active as f64)).collect();
+                let cells = Cell::all(modules.iter().map(|m| (m.name.as_str(), m.active as f64)));
                 self.frame(Frame { measure: Measure::Rank, step, cells });
             }
             Event::Norms { step, modules } => {
-                let cells = modules.iter().map(|m| Cell::new(&m.name, m.update_norm)).collect();
+                let cells = Cell::all(modules.iter().map(|m| (m.name.as_str(), m.update_norm)));
                 self.frame(Frame { measure: Measure::UpdateNorm, step, cells });
             }
             Event::Sample { step, prompt, text } => self.samples.push(Sample { step, prompt, text }),

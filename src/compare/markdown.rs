@@ -1,7 +1,7 @@
 //! `compare.md`: a table to paste, and a summary in words.
 
-use super::metric::{label, signed, spread};
-use super::summary::{Estimate, Peak, Summary, Variant};
+use super::metric::{points, signed, spread};
+use super::summary::{Peak, Summary, Variant};
 use super::verdict;
 use crate::events::units;
 
@@ -31,21 +31,29 @@ pub fn table(summary: &Summary) -> String {
 }
 
 fn head(summary: &Summary) -> Vec<String> {
-    let metrics = summary.headline_names().into_iter().map(|name| escape(&label(name)));
+    let mut metrics = summary.headline_names().into_iter().map(|name| escape(&summary.label(name)));
+    let judged = metrics.next();
     let memory = match summary.variants.first().map(|variant| variant.peak_mem) {
         Some(Peak::Predicted) => "peak memory, foretold",
         _ => "peak memory",
     };
     let difference = format!("Δ to {} [95 %]", escape(&summary.reference));
     let costs = ["trains", memory].into_iter().chain(summary.is_timed().then_some("step [ms]")).map(String::from);
-    ["variant".into(), "seeds".into()].into_iter().chain(metrics).chain([difference]).chain(costs).collect()
+    ["variant".into(), "seeds".into()]
+        .into_iter()
+        .chain(judged)
+        .chain([difference])
+        .chain(costs)
+        .chain(metrics)
+        .collect()
 }
 
 fn cells(summary: &Summary, variant: &Variant) -> Vec<String> {
     let missing = || "–".to_string();
-    let value = |name: &str| variant.metrics.get(name).map_or_else(missing, |e| spread(e.mean, e.sd));
-    let metrics = summary.headline_names().into_iter().map(value);
-    let difference = variant.metrics.get(&summary.metric).and_then(difference).unwrap_or_else(missing);
+    let value = |name: &str| variant.metrics.get(name).map_or_else(missing, |e| spread(name, e.mean, e.sd));
+    let mut metrics = summary.headline_names().into_iter().map(value);
+    let judged = metrics.next();
+    let difference = difference(summary, variant).unwrap_or_else(missing);
     let time = summary.is_timed().then(|| variant.step_ms.map_or_else(missing, |ms| format!("{ms:.1}")));
     let costs = [
         variant.trainable.map_or_else(missing, units::count),
@@ -54,19 +62,22 @@ fn cells(summary: &Summary, variant: &Variant) -> Vec<String> {
     let costs = costs.into_iter().chain(time);
     [escape(&variant.name), variant.seeds.len().to_string()]
         .into_iter()
-        .chain(metrics)
+        .chain(judged)
         .chain([difference])
         .chain(costs)
+        .chain(metrics)
         .collect()
 }
 
-/// `+0.0120 (+0.0050 to +0.0200)`; of one seed, the bare difference.
-pub fn difference(estimate: &Estimate) -> Option<String> {
-    let difference = estimate.difference.as_ref()?;
-    match difference.interval {
-        Some(of) => Some(format!("{} ({} to {})", signed(of.mean), signed(of.low), signed(of.high))),
-        None => difference.values.first().map(|&value| signed(value)),
-    }
+/// By the metric of the verdicts: `+0.0120 (+0.0050 to +0.0200)`; of one seed, the bare difference.
+pub fn difference(summary: &Summary, variant: &Variant) -> Option<String> {
+    let (metric, points) = (&summary.metric, points(&summary.metric));
+    let difference = variant.metrics.get(metric)?.difference.as_ref()?;
+    let [mean, low, high] = match difference.interval {
+        Some(of) => [of.mean, of.low, of.high].map(|value| signed(metric, value)),
+        None => return difference.values.first().map(|&value| signed(metric, value) + points),
+    };
+    Some(format!("{mean}{points} ({low} to {high})"))
 }
 
 fn words(summary: &Summary) -> String {

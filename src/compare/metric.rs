@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::group::Group;
 use super::history::Run;
+use crate::events::units;
 use crate::{Error, Result};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +30,8 @@ pub struct Metric {
     pub name: &'static str,
     /// As people read it.
     pub label: &'static str,
+    /// The same in at most five characters.
+    pub short: &'static str,
     pub better: Better,
     pub form: Form,
 }
@@ -37,28 +40,28 @@ const METRICS: [Metric; 17] = {
     use Better::{Higher, Lower};
     use Form::{Number, Percent};
     [
-        metric("accuracy", "accuracy", Higher, Percent),
-        metric("macro_f1", "macro F1", Higher, Percent),
-        metric("micro_f1", "micro F1", Higher, Percent),
-        metric("matthews", "Matthews correlation", Higher, Number),
-        metric("pearson", "Pearson correlation", Higher, Number),
-        metric("spearman", "Spearman correlation", Higher, Number),
-        metric("precision", "precision", Higher, Percent),
-        metric("recall", "recall", Higher, Percent),
-        metric("f1", "F1", Higher, Percent),
-        metric("exact_match", "exact match", Higher, Percent),
-        metric("bleu", "BLEU", Higher, Number),
-        metric("rouge_l", "ROUGE-L", Higher, Number),
-        metric("recall_at_1", "recall@1", Higher, Percent),
-        metric("recall_at_5", "recall@5", Higher, Percent),
-        metric("recall_at_10", "recall@10", Higher, Percent),
-        metric("perplexity", "perplexity", Lower, Number),
-        metric("loss", "loss [nats]", Lower, Number),
+        metric("accuracy", ["accuracy", "acc"], Higher, Percent),
+        metric("macro_f1", ["macro F1", "macF1"], Higher, Percent),
+        metric("micro_f1", ["micro F1", "micF1"], Higher, Percent),
+        metric("matthews", ["Matthews correlation", "mcc"], Higher, Number),
+        metric("pearson", ["Pearson correlation", "r"], Higher, Number),
+        metric("spearman", ["Spearman correlation", "rho"], Higher, Number),
+        metric("precision", ["precision", "prec"], Higher, Percent),
+        metric("recall", ["recall", "rec"], Higher, Percent),
+        metric("f1", ["F1", "F1"], Higher, Percent),
+        metric("exact_match", ["exact match", "exact"], Higher, Percent),
+        metric("bleu", ["BLEU", "BLEU"], Higher, Number),
+        metric("rouge_l", ["ROUGE-L", "R-L"], Higher, Number),
+        metric("recall_at_1", ["recall@1", "r@1"], Higher, Percent),
+        metric("recall_at_5", ["recall@5", "r@5"], Higher, Percent),
+        metric("recall_at_10", ["recall@10", "r@10"], Higher, Percent),
+        metric("perplexity", ["perplexity", "ppl"], Lower, Number),
+        metric("loss", ["loss", "loss"], Lower, Number),
     ]
 };
 
-const fn metric(name: &'static str, label: &'static str, better: Better, form: Form) -> Metric {
-    Metric { name, label, better, form }
+const fn metric(name: &'static str, [label, short]: [&'static str; 2], better: Better, form: Form) -> Metric {
+    Metric { name, label, short, better, form }
 }
 
 impl Metric {
@@ -84,13 +87,16 @@ pub fn is_task(name: &str) -> bool {
     better(name) == Better::Higher
 }
 
-/// A task's metric that all variants report, else the evaluation loss, else that of training.
+/// A task's metric that all variants report, the first that is not the same for all of them; else the evaluation loss, else that of
+/// training.
 pub fn primary(groups: &[Group]) -> String {
     let metrics: Vec<_> = groups.iter().flat_map(Group::finished).map(Run::metrics).collect();
     let everywhere = |name: &str| !metrics.is_empty() && metrics.iter().all(|metrics| metrics.contains_key(name));
-    let task = metrics.first().into_iter().flat_map(IndexMap::keys).find(|n| is_task(n) && everywhere(n));
-    match task {
-        Some(name) => name.clone(),
+    let names = metrics.first().into_iter().flat_map(IndexMap::keys);
+    let tasks: Vec<_> = names.filter(|name| is_task(name) && everywhere(name)).collect();
+    let differs = |name: &str| metrics.iter().any(|of| of[name] != metrics[0][name]);
+    match tasks.iter().find(|name| differs(name)).or(tasks.first()) {
+        Some(name) => name.to_string(),
         None if everywhere("eval_loss") => "eval_loss".into(),
         None => "train_loss".into(),
     }
@@ -130,19 +136,39 @@ impl Better {
 
 /// `exact_match` as people read it.
 pub fn label(name: &str) -> String {
-    if let Some(metric) = Metric::named(name) {
-        return metric.label.into();
-    }
-    let unit = if name.ends_with("_loss") { " [nats]" } else { "" };
-    name.replace('_', " ") + unit
+    Metric::named(name).map_or_else(|| name.replace('_', " "), |metric| metric.label.into())
+}
+
+/// Name and value in at most five characters each, for narrow columns; names of others are cut.
+pub fn narrow(name: &str, value: f64) -> [String; 2] {
+    let short = Metric::named(name).map_or_else(|| name.chars().take(5).collect(), |metric| metric.short.into());
+    let value = match form(name) {
+        Form::Percent if value >= 0.9995 => "100%".into(),
+        Form::Percent => format!("{:.1}%", 100.0 * value),
+        Form::Number if value.abs() < 10.0 => format!("{value:.2}"),
+        Form::Number if value.abs() < 100.0 => format!("{value:.1}"),
+        Form::Number => units::short(value),
+    };
+    [short, value]
+}
+
+/// What losses are counted in. Numbers are told by their correlation, which nothing else reports.
+pub fn loss_unit(groups: &[Group]) -> &'static str {
+    let mut evals = groups.iter().flat_map(|group| &group.runs).flat_map(|run| &run.evals);
+    if evals.any(|eval| eval.metrics.contains_key("pearson")) { "squared error" } else { "nats" }
 }
 
 /// The value of a metric as people read it: `45.19 %` of `exact_match`, `31.14` of `bleu`.
 pub fn written(name: &str, value: f64) -> String {
-    match Metric::named(name).map(|metric| metric.form) {
-        Some(Form::Percent) if value.is_finite() => format!("{:.2} %", 100.0 * value),
+    match form(name) {
+        Form::Percent if value.is_finite() => format!("{:.2} %", 100.0 * value),
         _ => number(value),
     }
+}
+
+/// Metrics of others are numbers.
+pub fn form(name: &str) -> Form {
+    Metric::named(name).map_or(Form::Number, |metric| metric.form)
 }
 
 /// Four significant digits, or four decimals where that is more.
@@ -157,17 +183,26 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// As [`number`], with its sign.
-pub fn signed(value: f64) -> String {
-    let text = number(value);
+/// A difference between two values of a metric, with its sign; of shares in percentage points, see [`points`].
+pub fn signed(name: &str, value: f64) -> String {
+    let text = match form(name) {
+        Form::Percent if value.is_finite() => format!("{:.2}", 100.0 * value),
+        _ => number(value),
+    };
     if value > 0.0 { format!("+{text}") } else { text.replace('-', "\u{2212}") }
 }
 
-/// `0.4519 ± 0.0120`, or without its spread where there is none.
-pub fn spread(mean: f64, sd: Option<f64>) -> String {
-    match sd {
-        Some(sd) => format!("{} ± {}", number(mean), number(sd)),
-        None => number(mean),
+/// What a difference between two values of a metric is counted in, to be put behind it.
+pub fn points(name: &str) -> &'static str {
+    if form(name) == Form::Percent { " points" } else { "" }
+}
+
+/// `0.4519 ± 0.0120` or `45.19 ± 1.20 %`, or without its spread where there is none.
+pub fn spread(name: &str, mean: f64, sd: Option<f64>) -> String {
+    match (sd, form(name)) {
+        (None, _) => written(name, mean),
+        (Some(sd), Form::Percent) => format!("{:.2} ± {:.2} %", 100.0 * mean, 100.0 * sd),
+        (Some(sd), Form::Number) => format!("{} ± {}", number(mean), number(sd)),
     }
 }
 
@@ -190,16 +225,20 @@ mod tests {
         assert_eq!(told("bleu", 31.1403), "BLEU 31.14");
         assert_eq!(told("recall_at_10", 1.0), "recall@10 100.00 %");
         assert_eq!(told("matthews", -0.5), "Matthews correlation -0.5000");
-        assert_eq!(told("loss", 2.0), "loss [nats] 2.0000");
+        assert_eq!(told("loss", 2.0), "loss 2.0000");
         assert_eq!(told("accuracy", f64::NAN), "accuracy NaN");
         assert_eq!(told("their_score", 0.5), "their score 0.5000");
-        assert_eq!(told("eval_loss", 0.5), "eval loss [nats] 0.5000");
+        let narrow = |name, value| narrow(name, value).join(" ");
+        let all = [narrow("exact_match", 0.45191), narrow("f1", 1.0), narrow("spearman", -0.25), narrow("bleu", 31.14)];
+        assert_eq!(all, ["exact 45.2%", "F1 100%", "rho -0.25", "BLEU 31.1"]);
+        assert_eq!(told("eval_loss", 0.5), "eval loss 0.5000");
     }
 
     #[test]
     fn no_name_has_two_rows() {
         for metric in &METRICS {
             assert_eq!(Metric::named(metric.name), Some(metric));
+            assert!(metric.short.len() <= 5, "{}", metric.short);
         }
     }
 
@@ -209,7 +248,15 @@ mod tests {
             [0.0, 0.45191, 21.117, 4321.7, 2.5e-5, f64::NAN].map(number),
             ["0", "0.4519", "21.12", "4322", "2.5e-5", "NaN"]
         );
-        assert_eq!((signed(0.5), signed(-0.5)), ("+0.5000".into(), "\u{2212}0.5000".into()));
-        assert_eq!(spread(0.5, Some(0.25)), "0.5000 ± 0.2500");
+    }
+
+    #[test]
+    fn shares_are_in_percent_and_differ_by_points() {
+        let of = |name: &str| {
+            let [up, down] = [0.0125, -0.5].map(|difference| signed(name, difference) + points(name));
+            [up, down, spread(name, 0.5, Some(0.25)), spread(name, 0.5, None)]
+        };
+        assert_eq!(of("eval_loss"), ["+0.0125", "\u{2212}0.5000", "0.5000 ± 0.2500", "0.5000"]);
+        assert_eq!(of("f1"), ["+1.25 points", "\u{2212}50.00 points", "50.00 ± 25.00 %", "50.00 %"]);
     }
 }

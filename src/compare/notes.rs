@@ -4,7 +4,6 @@ use indexmap::IndexMap;
 
 use super::group::Group;
 use super::history::Run;
-use super::metric::label;
 use super::plan::Mode;
 use super::statistics::chance_of_one_sign;
 use super::summary::{Memory, Summary};
@@ -29,7 +28,7 @@ pub fn notes(groups: &[Group], summary: &Summary) -> Vec<String> {
 fn seeds(groups: &[Group], summary: &Summary) -> String {
     let finished = groups.iter().filter(|group| group.name != summary.reference).map(|group| group.finished().count());
     let most = finished.max().unwrap_or(0);
-    let metric = label(&summary.metric);
+    let metric = summary.label(&summary.metric);
     if groups.len() < 2 {
         return format!("One variant: nothing to compare it with. The metric is {metric}, {} is better.", {
             summary.better.word()

@@ -24,6 +24,8 @@ pub struct Summary {
     /// The metric of the verdicts.
     pub metric: String,
     pub better: Better,
+    #[serde(skip)]
+    pub loss_unit: &'static str,
     /// What to bear in mind: why nothing is ranked, what is missing, what the numbers do not say.
     pub notes: Vec<String>,
     /// Memory of a race; none where variants did not run together.
@@ -172,6 +174,7 @@ impl Summary {
             reference: reference.name.clone(),
             mode: setting.mode,
             better: metric::better(&metric),
+            loss_unit: metric::loss_unit(groups),
             metric,
             notes: setting.notes,
             race: Memory::of(groups).filter(|_| setting.mode == Some(Mode::Race)),
@@ -193,6 +196,12 @@ impl Summary {
         for (variant, on_front) in self.variants.iter_mut().zip(by_trainable.into_iter().zip(by_memory)) {
             (variant.on_front_by_trainable, variant.on_front_by_memory) = on_front;
         }
+    }
+
+    /// A metric as people read it, losses with their unit.
+    pub fn label(&self, name: &str) -> String {
+        let unit = if name.ends_with("loss") { format!(" [{}]", self.loss_unit) } else { String::new() };
+        metric::label(name) + &unit
     }
 
     /// Names of the metrics in the table of results, the verdicts' first.
@@ -219,7 +228,7 @@ impl Summary {
 }
 
 /// What the table of results leaves out unless verdicts go by it: other numbers of it say the same.
-const RESTATED: [&str; 2] = ["best_eval_loss", "perplexity"];
+const RESTATED: [&str; 3] = ["best_eval_loss", "perplexity", "micro_f1"];
 
 fn variant(group: &Group, reference: &Group, metric: &str, mode: Option<Mode>) -> Variant {
     let start = group.runs.iter().find_map(|run| run.start.as_ref());

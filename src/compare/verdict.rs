@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::group::Group;
 use super::history::Run;
-use super::metric::{Better, better, label, number, signed};
+use super::metric::{Better, better, label, points, signed, written};
 use super::summary::{Estimate, Summary, Variant};
 use crate::checkpoint::RunStatus;
 
@@ -49,16 +49,18 @@ pub fn of(group: &Group, reference: &Group, estimate: Option<&Estimate>, metric:
         let text = if difference.values.len() > 1 {
             "not ranked: a difference is not a finite number".into()
         } else {
-            let only = difference.values.first().copied().map_or_else(String::new, signed);
+            let only =
+                difference.values.first().map(|&value| signed(metric, value) + points(metric)).unwrap_or_default();
             format!("not ranked: one seed; {only} against {} with it", reference.name)
         };
         return verdict(Word::NotRanked, text);
     };
     let numbers = format!(
-        "{} ({} to {}, {} seeds)",
-        signed(interval.mean),
-        signed(interval.low),
-        signed(interval.high),
+        "{}{} ({} to {}, {} seeds)",
+        signed(metric, interval.mean),
+        points(metric),
+        signed(metric, interval.low),
+        signed(metric, interval.high),
         difference.seeds.len()
     );
     match (interval.is_clear(), better(metric).is_gain(interval.mean)) {
@@ -95,7 +97,7 @@ pub fn lines(summary: &Summary) -> Vec<String> {
         variants.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
     }
     let line = |variant: &Variant| {
-        let value = value(variant).map_or_else(String::new, |value| format!(" ({})", number(value)));
+        let value = value(variant).map_or_else(String::new, |value| format!(" ({})", written(&summary.metric, value)));
         format!("{}{value}: {}", variant.name, variant.verdict.text)
     };
     variants.into_iter().map(line).collect()
@@ -181,5 +183,14 @@ mod tests {
         let summary = summary(&runs);
         assert_eq!(summary.metric, "exact_match");
         assert_eq!(summary.variants[1].verdict.word, Word::Better);
+        assert!(summary.variants[1].verdict.text.contains("+30.00 points (+20.00 to +40.00, 2 seeds)"), "{summary:?}");
+        assert_eq!(lines(&summary)[0].split(':').next(), Some("b (55.00 %)"));
+    }
+
+    #[test]
+    fn a_metric_that_is_the_same_for_all_decides_nothing() {
+        let run = |name, bleu| Scripted::new(name, 0).eval(0.5).metric("exact_match", 0.0).metric("bleu", bleu);
+        assert_eq!(summary(&[run("a", 12.0), run("b", 14.0)]).metric, "bleu");
+        assert_eq!(summary(&[run("a", 12.0), run("b", 12.0)]).metric, "exact_match");
     }
 }

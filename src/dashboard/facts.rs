@@ -21,7 +21,7 @@ pub fn facts(run: &Run) -> Vec<Fact> {
     if let (Some(batch), Some(accumulate)) = (run.setting("/train/batch"), run.setting("/train/accumulate")) {
         facts.push(("batch", format!("{batch} × {accumulate}")));
     }
-    facts.extend(run.metric("perplexity").map(|perplexity| ("ppl", format!("{perplexity:.2}"))));
+    facts.extend(run.metric("perplexity").map(|perplexity| ("ppl", crate::metrics::written("perplexity", perplexity))));
     facts.extend(run.history.best_eval().map(|best| ("best", format!("{:.4} at step {}", best.loss, best.step))));
     if run.ended().is_some() {
         facts.push(("state", run.history.standing()));

@@ -10,7 +10,7 @@ use super::{Dashboard, glyphs};
 use crate::plot::palette::HEAT;
 
 /// Columns for the names of the module kinds.
-const NAMES: u16 = 12;
+const NAMES: u16 = 14;
 /// Columns for the sum of a row.
 const SUMS: u16 = 8;
 /// A cell as wide as this has its number in it.

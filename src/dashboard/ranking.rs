@@ -2,7 +2,7 @@
 
 use super::board::Board;
 use super::run::Run;
-use crate::compare::{self, Word, metric};
+use crate::compare::{self, Word};
 
 /// An evaluation of a variant.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,7 +79,8 @@ impl Board {
     pub fn verdict(&self, variant: usize) -> Option<String> {
         let verdict = &self.told(variant)?.verdict;
         let ranked = matches!(verdict.word, Word::Better | Word::Worse | Word::NotToldApart | Word::Diverged);
-        let metric = metric::label(&self.summary()?.metric);
+        let summary = self.summary()?;
+        let metric = summary.label(&summary.metric);
         let name = &self.variants[variant].name;
         ranked.then(|| format!("{name} by {metric}: {}", verdict.text))
     }

@@ -78,11 +78,11 @@ impl Run {
             Event::Step(step) => self.step(step),
             Event::Ranks { step, budget, modules } => {
                 let total = modules.iter().map(|m| m.total).sum();
-                let cells = modules.iter().map(|m| Cell::new(&m.name, m.active as f64)).collect();
+                let cells = Cell::all(modules.iter().map(|m| (m.name.as_str(), m.active as f64)));
                 self.ranks = Some(Modules { measure: Measure::Rank { budget: *budget, total }, step: *step, cells });
             }
             Event::Norms { step, modules } => {
-                let cells = modules.iter().map(|m| Cell::new(&m.name, m.update_norm)).collect();
+                let cells = Cell::all(modules.iter().map(|m| (m.name.as_str(), m.update_norm)));
                 self.norms = Some(Modules { measure: Measure::UpdateNorm, step: *step, cells });
             }
             Event::Saved { step, .. } => self.saved = Some((*step, record.t)),

@@ -37,7 +37,10 @@ const COLUMNS: [Column; 7] = [
     column("loss", 7, |row| row.run.last.as_ref().map(|step| loss(step.loss))),
     column("eval", 7, |row| row.d.board().score(row.variant).map(|score| loss(score.loss))),
     column("±", 6, |row| row.d.board().score(row.variant)?.sd.map(spread)),
-    column(TASK, 6, |row| row.run.metric(&task(row.d)?).map(score)),
+    column(TASK, 6, |row| {
+        let name = task(row.d)?;
+        row.run.metric(&name).map(|value| metric::narrow(&name, value)[1].clone())
+    }),
     column("trains", 7, |row| {
         let start = row.run.history.start.as_ref()?;
         Some(format!("{:.2}%", 100.0 * start.params_trainable as f64 / start.params_total.max(1) as f64))
@@ -54,10 +57,6 @@ fn task(d: &Dashboard) -> Option<String> {
     }
     let evals = d.board().runs.iter().filter_map(|run| run.history.evals.last());
     evals.flat_map(|eval| eval.metrics.keys()).find(|name| metric::is_task(name)).cloned()
-}
-
-fn score(value: f64) -> String {
-    if (0.0..=1.0).contains(&value) { format!("{:.0}%", value * 100.0) } else { units::short(value) }
 }
 
 fn loss(loss: f64) -> String {
@@ -84,7 +83,7 @@ pub fn draw(d: &Dashboard, area: Rect, buf: &mut Buffer) {
     let name = board.variants.iter().map(|v| v.name.chars().count()).max().unwrap_or(0).clamp(4, 16);
     let columns = columns(d, usize::from(area.width).saturating_sub(name + 4));
     let mut head = format!("    {:<name$}", "");
-    let task: String = task(d).unwrap_or_default().split('_').next().unwrap_or_default().chars().take(5).collect();
+    let [task, _] = task(d).map_or_else(Default::default, |name| metric::narrow(&name, 0.0));
     for Column { title, width, .. } in &columns {
         head += &format!("{:>width$}", if *title == TASK { &task } else { *title });
     }

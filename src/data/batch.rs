@@ -125,6 +125,14 @@ impl Sequence {
         }
     }
 
+    /// Texts beside its own that it should be like, or unlike.
+    pub fn others(&self) -> &[Sequence] {
+        match &self.answer {
+            Answer::Alike { others, .. } => others,
+            _ => &[],
+        }
+    }
+
     /// Tokens that a decoder reads, and says, beside the row's own.
     pub fn decoded(&self) -> usize {
         match &self.answer {

@@ -27,12 +27,8 @@ pub fn collate(sequences: &[&Sequence], pad_id: u32) -> Batch {
 
 /// The rows, then the first other text of each, then what further ones there are, row by row.
 fn with_others<'a>(sequences: &[&'a Sequence]) -> Vec<&'a Sequence> {
-    let others = |sequence: &&'a Sequence| match &sequence.answer {
-        Answer::Alike { others, .. } => others.as_slice(),
-        _ => &[],
-    };
-    let first = sequences.iter().filter_map(|sequence| others(sequence).first());
-    let further = sequences.iter().flat_map(|sequence| others(sequence).iter().skip(1));
+    let first = sequences.iter().filter_map(|sequence| sequence.others().first());
+    let further = sequences.iter().flat_map(|sequence| sequence.others().iter().skip(1));
     sequences.iter().copied().chain(first).chain(further).collect()
 }
 

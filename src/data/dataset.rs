@@ -1,6 +1,7 @@
 //! Encoded rows, and an account of what became of every row read.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -8,9 +9,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::encode::{Encoded, Encoder, Note, Prompt};
-use super::{Example, Reference, Sequence};
+use super::{Batch, Example, Reference, Sequence, Tokenizer, collate};
 use crate::error::InputError;
-use crate::recipe::{Data, OverLength};
+use crate::recipe::{Data, Head, OverLength};
 use crate::{Error, Result};
 
 /// What one side of the split gives the model.
@@ -135,6 +136,21 @@ impl Dataset {
         }
         self.sequences.push(sequence);
         self.prompts.extend(prompt);
+    }
+
+    /// Every sequence once and in order, `rows` of them in a batch, with their numbers.
+    pub fn in_order(
+        &self,
+        rows: usize,
+        tokenizer: &Tokenizer,
+        head: &Head,
+    ) -> impl Iterator<Item = (Range<usize>, Batch)> {
+        let batch = move |(number, sequences): (usize, &[Sequence])| {
+            let of = number * rows..number * rows + sequences.len();
+            let sequences: Vec<_> = sequences.iter().collect();
+            (of, collate(&sequences, tokenizer.pad().unwrap_or(0)).under(head))
+        };
+        self.sequences.chunks(rows).enumerate().map(batch)
     }
 
     pub(super) fn warn(&mut self, notes: IndexMap<Note, usize>) {

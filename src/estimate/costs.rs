@@ -6,7 +6,7 @@ use super::{Batch, Figure, Needs, Setup, file, in_blocks, trained, weights};
 use crate::adapters::{AdapterConfig, LoftqPlan, Origin, Selected, Targets, saved};
 use crate::error::InputError;
 use crate::models::Outline;
-use crate::recipe::{BaseStorage, Offload, Recipe};
+use crate::recipe::{BaseStorage, Offload, Recipe, Task};
 use crate::{Error, Result};
 
 /// One method on a model.
@@ -122,12 +122,14 @@ pub fn of_recipe(outline: &Outline, recipe: &Recipe, file: &str) -> Result<(Cost
         let expected = format!("at most {}", outline.max_position_embeddings);
         return Err(error.found(recipe.data.max_len).expected(expected).into());
     }
-    let tokens = recipe.train.batch.saturating_mul(recipe.data.max_len);
+    // A row has a source and a target, or two texts that should be alike.
+    let texts = if matches!(recipe.task, Task::Seq2seqLm | Task::FeatureExtraction) { 2 } else { 1 };
+    let trained = recipe.train.batch.saturating_mul(recipe.data.max_len);
     let setup = Setup {
         outline,
         adapter,
         selected: &selected,
-        batch: Batch { tokens, len: recipe.data.max_len, trained: tokens },
+        batch: Batch { tokens: trained.saturating_mul(texts), len: recipe.data.max_len, trained },
         gradient_checkpointing: recipe.train.gradient_checkpointing,
         offload: recipe.optim.offload,
     };

@@ -10,8 +10,10 @@ use crate::events::units::{bytes, count};
 use crate::models::Outline;
 use crate::recipe::Offload;
 
-/// The program itself: code, allocator, thread stacks and rows.
-pub(super) const PROCESS: usize = 60 << 20;
+/// The program itself: code, rows, and what two threads work with.
+pub(super) const PROCESS: usize = 85 << 20;
+/// One part in so many of the activations is what the allocator keeps of blocks that were of another size.
+const KEPT_FREE: u64 = 10;
 /// One entry of the tokenizer's vocabulary, merges included.
 pub(super) const VOCABULARY_ENTRY: usize = 800;
 
@@ -58,6 +60,8 @@ pub struct Needs {
     pub temporaries: Figure,
     /// Logits and their gradient, and the hidden states they come from.
     pub logits: Figure,
+    /// What the allocator keeps beside them of blocks that are free.
+    pub free: Figure,
     /// The program itself.
     pub process: Figure,
 }
@@ -75,7 +79,7 @@ impl Needs {
         let optimizer = Figure::new(8 * trained, times(8, trained) + moments);
         let vocabulary =
             format!("{} + {VOCABULARY_ENTRY} bytes x {} tokens", bytes(PROCESS as u64), count(outline.vocab_size));
-        Self {
+        let mut needs = Self {
             adapter: Figure::new(4 * (trained + frozen), adapter_formula),
             // Gradients live beside the parameters only between backward and step.
             gradients: Figure::new(4 * trained, times(4, trained)),
@@ -86,13 +90,17 @@ impl Needs {
             adapters: adapters(setup),
             temporaries: temporaries(setup),
             logits: logits(setup),
+            free: Figure::default(),
             process: Figure::new(PROCESS + VOCABULARY_ENTRY * outline.vocab_size, vocabulary),
-        }
+        };
+        let used = needs.activations();
+        needs.free = Figure { value: used / KEPT_FREE, formula: format!("a tenth of {}, the four above", bytes(used)) };
+        needs
     }
 
-    /// What autodiff keeps between forward and backward, and the largest temporaries beside it.
+    /// What autodiff keeps between forward and backward, the largest temporaries beside it, and what the allocator keeps.
     pub fn activations(&self) -> u64 {
-        sum([&self.blocks, &self.adapters, &self.temporaries, &self.logits])
+        sum([&self.blocks, &self.adapters, &self.temporaries, &self.logits, &self.free])
     }
 
     /// All of it: with the weights, the peak of the whole process.
@@ -109,6 +117,7 @@ impl Needs {
             ("adapters keep", &self.adapters),
             ("temporaries", &self.temporaries),
             ("logits", &self.logits),
+            ("allocator", &self.free),
         ];
         states.into_iter().chain(start).chain(activations).chain([("process", &self.process)]).collect()
     }

@@ -1,6 +1,7 @@
 //! An event as one line of text, for the console and the dashboard's log.
 
 use super::{Eval, Event, Memory, ModuleRank, RunStarted, Status, Step, units};
+use crate::metrics::{label, written};
 
 /// The word a line starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,11 +131,7 @@ fn ranks(budget: usize, modules: &[ModuleRank]) -> String {
 fn metrics(eval: &Eval) -> String {
     let mut text = format!("loss {:.4}", eval.loss);
     for (name, value) in &eval.metrics {
-        text += &match name.as_str() {
-            "perplexity" => format!("  ppl {value:.2}"),
-            "exact_match" => format!("  exact {:.1}%", value * 100.0),
-            _ => format!("  {} {value:.4}", printable(name)),
-        };
+        text += &format!("  {} {}", printable(&label(name)), written(name, *value));
     }
     text
 }
@@ -157,7 +154,7 @@ mod tests {
         let metrics = [("perplexity", 5.701), ("exact_match", 0.4519), ("bleu", 0.25)];
         let metrics = metrics.map(|(name, value)| (name.to_string(), value)).into_iter().collect();
         let eval = Event::Eval(Eval { step: 120, loss: f64::NAN, metrics });
-        assert_eq!(text(eval), "loss NaN  ppl 5.70  exact 45.2%  bleu 0.2500");
+        assert_eq!(text(eval), "loss NaN  perplexity 5.7010  exact match 45.19 %  BLEU 0.2500");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Held-out loss, and how greedily generated answers compare with their references.
 
 use crate::Result;
-use crate::data::{Dataset, Prompt, Special, Tokenizer, collate};
+use crate::data::{Dataset, Prompt, Special, Tokenizer};
 use crate::events::{Control, Eval, Event};
 use crate::metrics::{Scores, text};
 use crate::predict::{Predictions, Reading};
@@ -61,22 +61,19 @@ fn read(
 ) -> Result<Option<(f64, Option<Predictions>)>> {
     let (dataset, reading) = (evaluation.dataset, evaluation.reading());
     let mut predictions = reading.start(dataset);
-    let (mut loss, mut terms, mut first) = (0.0, 0, 0);
-    let sequences: Vec<_> = dataset.sequences.iter().collect();
-    for rows in sequences.chunks(evaluation.batch) {
+    let (mut loss, mut terms) = (0.0, 0);
+    for (rows, batch) in dataset.in_order(evaluation.batch, evaluation.tokenizer, evaluation.head) {
         if control.stop().is_some() {
             return Ok(None);
         }
-        let batch = collate(rows, evaluation.tokenizer.pad().unwrap_or(0)).under(evaluation.head);
         match &mut predictions {
             None => loss += learner.loss(&batch)?,
             Some(predictions) => {
                 let (of_batch, outputs) = learner.loss_and_logits(&batch)?;
                 loss += of_batch;
-                reading.read(predictions, dataset, first..first + rows.len(), &batch, &outputs);
+                reading.read(predictions, dataset, rows, &batch, &outputs);
             }
         }
-        first += rows.len();
         terms += batch.terms();
     }
     Ok(Some((loss / terms.max(1) as f64, predictions)))

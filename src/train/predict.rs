@@ -1,6 +1,6 @@
 //! What a model says about rows that nobody has answered.
 
-use crate::data::{Dataset, Tokenizer, collate};
+use crate::data::{Dataset, Tokenizer};
 use crate::predict::{Predictions, Reading};
 use crate::recipe::Head;
 use crate::runtime::Learner;
@@ -21,14 +21,10 @@ pub fn predict(
         let error = Error::input("this task's answers are generated, not read").found(reading.task.name());
         return Err(error.hint("`lowrank generate` does that").into());
     };
-    let sequences: Vec<_> = dataset.sequences.iter().collect();
-    let mut first = 0;
-    for rows in sequences.chunks(batch) {
-        let of_rows = collate(rows, tokenizer.pad().unwrap_or(0)).under(head);
-        let outputs = learner.logits(&of_rows)?;
-        reading.read(&mut predictions, dataset, first..first + rows.len(), &of_rows, &outputs);
-        first += rows.len();
-        progress(first);
+    for (rows, of_rows) in dataset.in_order(batch, tokenizer, head) {
+        let (done, outputs) = (rows.end, learner.logits(&of_rows)?);
+        reading.read(&mut predictions, dataset, rows, &of_rows, &outputs);
+        progress(done);
     }
     Ok(predictions)
 }

@@ -146,8 +146,9 @@ fn summary(recipe: &Recipe, path: &Path, outcome: &Outcome) -> String {
         && first.step == 0
     {
         let mut line = format!("eval loss {:.4} → {:.4}", first.loss, last.loss);
-        let score = last.metrics.iter().find(|(name, _)| metrics::better(name) == Better::Higher);
-        if let Some((name, after)) = score
+        let scores = || last.metrics.iter().filter(|(name, _)| metrics::better(name) == Better::Higher);
+        let moved = scores().find(|(name, after)| first.metrics.get(*name) != Some(*after));
+        if let Some((name, after)) = moved.or(scores().next())
             && let Some(before) = first.metrics.get(name)
         {
             let [before, after] = [before, after].map(|value| metrics::written(name, *value));

@@ -13,6 +13,8 @@ const BOTTOM: f64 = 46.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     Number,
+    /// Of shares from 0 to 1.
+    Percent,
     /// `8.1k`
     Count,
     /// `00:07:46`
@@ -50,6 +52,8 @@ impl Axis {
         let step = values.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
         let text = |value: f64| match self.unit {
             Unit::Number => ticks::label(value, step),
+            // Rounded, or the last bit of a difference would ask for another decimal.
+            Unit::Percent => ticks::label(100.0 * value, (1e6 * step).round() / 1e4),
             Unit::Count => count_label(value, step),
             Unit::Clock => units::clock(value),
         };
@@ -136,7 +140,9 @@ impl Frame {
 pub fn range(values: impl Iterator<Item = f64>, margin: f64) -> Option<[f64; 2]> {
     let finite = values.filter(|value| value.is_finite());
     let [low, high] = finite.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], v| [low.min(v), high.max(v)]);
-    let margin = ((high - low) * margin).max(high.abs() * 1e-3).max(1e-9);
+    // Where all are zero, the scale says nothing and is that of shares.
+    let least = if low == 0.0 && high == 0.0 { 1.0 } else { high.abs() * 1e-3 };
+    let margin = ((high - low) * margin).max(least).max(1e-9);
     (low <= high).then_some([low - margin, high + margin])
 }
 
@@ -157,6 +163,8 @@ mod tests {
             texts(axis([0.0, 120.0], Unit::Clock, Spacing::Linear)),
             "00:00:00 00:00:20 00:00:40 00:01:00 00:01:20 00:01:40 00:02:00"
         );
+        assert_eq!(texts(axis([0.9, 1.0], Unit::Percent, Spacing::Linear)), "90 92 94 96 98 100");
+        assert_eq!(texts(axis([0.0795, 0.13], Unit::Percent, Spacing::Linear)), "8 9 10 11 12 13");
         assert_eq!(texts(axis([900.0, 6000.0], Unit::Count, Spacing::Logarithmic)), "1k 2k 5k");
     }
 
@@ -164,6 +172,7 @@ mod tests {
     fn equal_values_still_make_a_range() {
         let [low, high] = range([2.0, f64::NAN, 2.0].into_iter(), 0.1).unwrap();
         assert!(low < 2.0 && high > 2.0);
+        assert_eq!(range([0.0, 0.0].into_iter(), 0.1), Some([-1.0, 1.0]));
         assert_eq!(range([f64::NAN].into_iter(), 0.1), None);
     }
 }

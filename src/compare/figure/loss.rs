@@ -6,6 +6,7 @@ use super::{Figure, mark};
 use crate::checkpoint::RunStatus;
 use crate::compare::group::Group;
 use crate::compare::history::Run;
+use crate::compare::metric::loss_unit;
 use crate::compare::plan::Mode;
 use crate::plot::curve::{Point, smooth, thin};
 
@@ -63,7 +64,7 @@ pub fn loss(groups: &[Group], against: Against, mode: Option<Mode>) -> Option<Fi
     let end = ends.filter(|x| x.is_finite()).fold(0.0, f64::max);
     let x = Axis { title: title.into(), unit, range: [0.0, end.max(1.0)], spacing: Spacing::Linear };
     let y = Axis {
-        title: "loss [nats per token]".into(),
+        title: format!("loss [{}]", loss_unit(groups)),
         unit: Unit::Number,
         range: losses(&curves)?,
         spacing: Spacing::Linear,

@@ -4,7 +4,7 @@ use super::axes::{Axis, Frame, HEIGHT, Spacing, Unit, WIDTH, range};
 use super::mark::{self, shortened};
 use super::svg::{Anchor, LETTER, Svg, path};
 use super::{Figure, identifier};
-use crate::compare::metric::{Better, label};
+use crate::compare::metric::{Better, Form, form};
 use crate::compare::summary::{Peak, Summary, Variant};
 
 /// Costs further apart than this factor are drawn on a logarithmic axis.
@@ -53,11 +53,16 @@ pub fn trade(summary: &Summary, cost: Cost) -> Option<Figure> {
     let (x, spacing) = costs(&points)?;
     let ends = points.iter().flat_map(|p| [p.value - p.sd, p.value + p.sd]);
     let x = Axis { title, unit, range: x, spacing };
-    let y =
-        Axis { title: label(&summary.metric), unit: Unit::Number, range: range(ends, 0.1)?, spacing: Spacing::Linear };
+    let quality = summary.label(&summary.metric);
+    let of = range(ends, 0.1)?;
+    let (title, unit, range) = match form(&summary.metric) {
+        Form::Percent => (format!("{quality} [%]"), Unit::Percent, shares(of)),
+        Form::Number => (quality.clone(), Unit::Number, of),
+    };
+    let y = Axis { title, unit, range, spacing: Spacing::Linear };
 
     let mut svg = Svg::new(WIDTH, HEIGHT);
-    let heading = format!("{} by {name}", label(&summary.metric));
+    let heading = format!("{quality} by {name}");
     svg.text([12.0, 22.0], Anchor::Start, "title", &heading);
     let names: Vec<_> = summary.variants.iter().map(|variant| variant.name.as_str()).collect();
     let height = mark::legend(&mut svg, &names, [12.0, WIDTH - 12.0, 44.0]);
@@ -98,6 +103,13 @@ fn costs(points: &[Spot]) -> Option<([f64; 2], Spacing)> {
     Some(([low.max(0.0), high], Spacing::Linear))
 }
 
+/// Not beyond what a share can be by more than a marker's height.
+fn shares([low, high]: [f64; 2]) -> [f64; 2] {
+    let [low, high] = [low.max(0.0), high.min(1.0)];
+    let margin = 0.05 * (high - low);
+    [low - margin, high + margin]
+}
+
 /// Steps from one variant of the front to the next: what lies beyond them is beaten.
 fn front(svg: &mut Svg, frame: &Frame, points: &[Spot], better: Better) {
     let mut ahead: Vec<_> = points.iter().filter(|point| point.on_front).collect();
@@ -120,7 +132,9 @@ fn draw(svg: &mut Svg, frame: &Frame, point: &Spot) {
     let [x, y] = frame.at([point.cost, point.value]);
     svg.raw(&format!("<g class=\"{}\" data-variant=\"{}\">", mark::class(point.index), point.index));
     if point.sd > 0.0 {
-        let [low, high] = [point.value - point.sd, point.value + point.sd].map(|value| frame.y(value));
+        let [bottom, top] = frame.y.range;
+        let ends = [point.value - point.sd, point.value + point.sd].map(|value| value.clamp(bottom, top));
+        let [low, high] = ends.map(|value| frame.y(value));
         svg.raw(&format!("<path d=\"M{x:.1} {low:.1}V{high:.1}\" stroke=\"currentColor\" stroke-width=\"1.5\"/>"));
     }
     svg.raw(&mark::marker(point.index, [x, y], 5.5));

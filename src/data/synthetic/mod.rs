@@ -72,7 +72,8 @@ fn rows(name: &str) -> Option<Vec<Value>> {
     Some(match name {
         "intents" => distinct_rows(1600, requests::intents),
         "rewrite" => distinct_rows(ROWS, requests::rewrite),
-        "similar" => distinct_rows(1600, requests::similar),
+        // Two rows with one text in common would be told apart by chance, and one of them may be held out.
+        "similar" => fresh(1600, requests::similar, |row| ["text", "positive"].map(|name| row[name].to_string())),
         "similar_scored" => distinct_rows(300, requests::similar_scored),
         "ner" => distinct_rows(1600, reports::ner),
         "qa" => distinct_rows(1800, encyclopedia::qa),
@@ -85,8 +86,7 @@ fn rows(name: &str) -> Option<Vec<Value>> {
 
 /// The first `rows` rows of `row(0)`, `row(1)`, ... that have not come before.
 fn distinct_rows(rows: usize, row: impl Fn(u64) -> Value) -> Vec<Value> {
-    let mut seen = BTreeSet::new();
-    (0..).map(row).filter(|row| seen.insert(row.to_string())).take(rows).collect()
+    fresh(rows, row, |row| [row.to_string()])
 }
 
 /// The rows (prompt, completion) of a fine-tuning set, or `None` if there is no such set. A completion starts with a
@@ -101,13 +101,14 @@ pub fn pairs(name: &str) -> Option<Vec<(String, String)>> {
 
 /// The first `rows` rows of `row(0)`, `row(1)`, ... whose prompts and completions have not come before.
 fn distinct(rows: usize, row: impl Fn(u64) -> (String, String)) -> Vec<(String, String)> {
+    fresh(rows, row, |(prompt, completion)| [prompt.clone(), completion.clone()])
+}
+
+/// The first `rows` rows of `row(0)`, `row(1)`, ... none of whose `texts` has come before.
+fn fresh<T, const N: usize>(rows: usize, row: impl Fn(u64) -> T, texts: impl Fn(&T) -> [String; N]) -> Vec<T> {
     let mut seen = BTreeSet::new();
-    let fresh = (0..).map(row).filter(|(prompt, completion)| {
-        // Both checks must run, so that each text is remembered.
-        let prompt = seen.insert(prompt.clone());
-        seen.insert(completion.clone()) && prompt
-    });
-    fresh.take(rows).collect()
+    // All of them are looked up, so that each is remembered.
+    (0..).map(row).filter(|row| texts(row).map(|text| seen.insert(text)) == [true; N]).take(rows).collect()
 }
 
 #[cfg(test)]
@@ -140,6 +141,13 @@ mod tests {
         }
         let error = table("ner", Task::SeqCls, &mut Sha256::new()).unwrap_err().to_string();
         assert!(error.contains("no generated corpus of seq_cls; found `synthetic:ner`; expected `synthetic:intents`"));
+    }
+
+    #[test]
+    fn no_two_pairs_have_a_text_in_common() {
+        let rows = rows("similar").unwrap();
+        let texts = rows.iter().flat_map(|row| [&row["text"], &row["positive"]]).map(Value::to_string);
+        assert_eq!((rows.len(), texts.collect::<BTreeSet<_>>().len()), (1600, 3200));
     }
 
     #[test]

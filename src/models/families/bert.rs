@@ -10,7 +10,9 @@ use lowrank_kernels::{Heads, LowRankBackend};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Activation, Aliases, Backbone, Defaults, Family, Footprint, HeadForm, HeadLayer, Norms, Place, parts};
+use super::{
+    Activation, Aliases, Backbone, Defaults, Family, Footprint, HeadForm, HeadLayer, Norms, Place, SOFTMAX, parts,
+};
 use crate::Result;
 use crate::adapters::Module;
 use crate::models::ModelConfig;
@@ -185,8 +187,7 @@ impl Family for BertConfig {
     }
 
     fn scores(&self, c: &ModelConfig) -> usize {
-        // What the softmax divides, and what comes of it.
-        2 * c.num_attention_heads
+        SOFTMAX * c.num_attention_heads
     }
 }
 

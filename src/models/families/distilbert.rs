@@ -8,7 +8,9 @@ use lowrank_kernels::{Heads, LowRankBackend};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Activation, Aliases, Backbone, Defaults, Family, Footprint, HeadForm, HeadLayer, Norms, Place, parts};
+use super::{
+    Activation, Aliases, Backbone, Defaults, Family, Footprint, HeadForm, HeadLayer, Norms, Place, SOFTMAX, parts,
+};
 use crate::Result;
 use crate::adapters::Module;
 use crate::models::ModelConfig;
@@ -144,8 +146,7 @@ impl Family for DistilBertConfig {
     }
 
     fn scores(&self, c: &ModelConfig) -> usize {
-        // What the softmax divides, and what comes of it.
-        2 * c.num_attention_heads
+        SOFTMAX * c.num_attention_heads
     }
 }
 

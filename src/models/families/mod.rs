@@ -121,7 +121,7 @@ pub trait Family: Debug {
     /// Floats per token that a block needs in memory.
     fn footprint(&self, config: &ModelConfig) -> Footprint;
 
-    /// Floats that a block keeps for each pair of tokens of a row: scores of attention that are not computed again.
+    /// Floats that a block keeps for each pair of tokens of a row where attention is not computed again: `SOFTMAX` for each head.
     fn scores(&self, _: &ModelConfig) -> usize {
         0
     }
@@ -147,6 +147,9 @@ pub struct Norms {
     pub plus: f64,
 }
 
+/// Numbers that burn's softmax keeps for one score: less the largest, its exponential, and the share.
+const SOFTMAX: usize = 3;
+
 /// Floats per token of one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
@@ -157,8 +160,9 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// A block of BERT's kind: inputs and intermediates of two norms; q, k, v and what attention makes of them; the activation's.
+    /// A block of BERT's kind: what q, k and v come from, themselves, and what attention makes of them; two norms' results and what
+    /// they scale; the activation's parts.
     fn encoder(hidden: usize, inner: usize) -> Self {
-        Self { kept: 12 * hidden + 5 * inner, temporaries: 6 * inner + 4 * hidden }
+        Self { kept: 8 * hidden + 4 * inner, temporaries: 4 * inner }
     }
 }

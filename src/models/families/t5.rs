@@ -8,7 +8,7 @@ pub use layers::T5;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Aliases, Defaults, Family, Footprint, HeadForm, HeadLayer, Norms, Reads};
+use super::{Aliases, Defaults, Family, Footprint, HeadForm, HeadLayer, Norms, Reads, SOFTMAX};
 use crate::Result;
 use crate::adapters::Module;
 use crate::models::ModelConfig;
@@ -185,14 +185,14 @@ impl Family for T5Config {
 
     fn footprint(&self, c: &ModelConfig) -> Footprint {
         let (hidden, inner) = (c.hidden_size, c.num_attention_heads * c.head_dim);
-        // Of a decoder's block, the larger one: the inputs of three norms and the tokens put together again; q, k, v and what both
-        // attentions make of them; the activation's.
-        let wide = if self.gated { 6 } else { 2 };
-        Footprint { kept: 4 * hidden + 10 * inner + wide * self.d_ff, temporaries: 6 * self.d_ff + 4 * hidden }
+        // Of both stacks in the mean: the inputs of two or three norms, a result, and the tokens of both put together again; q, k, v
+        // and what attention makes of them, or two; the activation's parts.
+        let wide = if self.gated { 8 } else { 2 };
+        Footprint { kept: 5 * hidden + 9 * inner + wide * self.d_ff, temporaries: 6 * self.d_ff + 4 * hidden }
     }
 
     fn scores(&self, c: &ModelConfig) -> usize {
-        // Of both attentions of a decoder's block: what the softmax divides, and what comes of it.
-        4 * c.num_attention_heads
+        // A decoder's tokens have two attentions; there are fewer of them, and of each other.
+        (SOFTMAX + 1) * c.num_attention_heads
     }
 }

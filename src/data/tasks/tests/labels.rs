@@ -68,7 +68,8 @@ fn generated_corpora_load_for_their_tasks() {
         let splits = trial.load().unwrap();
         let warned: Vec<_> = splits.train.report.warnings.iter().map(|warning| &warning.code).collect();
         assert!(splits.train.report.dropped_long == 0 && warned.is_empty(), "{task:?}: {warned:?}");
-        assert!(splits.eval.unwrap().report.used >= 100, "{task:?}");
+        let held_out = splits.eval.unwrap().report;
+        assert!(held_out.used >= 100 && held_out.duplicates_with_train == 0, "{task:?}: {held_out:?}");
         trial.data.train = "synthetic:nothing".into();
         assert!(trial.refusal().contains("`synthetic:nothing`"));
     }
