@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use super::group::Group;
 use super::history::Run;
-use crate::events::units;
 use crate::{Error, Result};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -139,7 +138,8 @@ pub fn label(name: &str) -> String {
     Metric::named(name).map_or_else(|| name.replace('_', " "), |metric| metric.label.into())
 }
 
-/// Name and value in at most five characters each, for narrow columns; names of others are cut.
+/// Name and value in at most five characters each, for the dashboard's columns; names of others are cut.
+#[cfg(any(feature = "tui", test))]
 pub fn narrow(name: &str, value: f64) -> [String; 2] {
     let short = Metric::named(name).map_or_else(|| name.chars().take(5).collect(), |metric| metric.short.into());
     let value = match form(name) {
@@ -147,7 +147,7 @@ pub fn narrow(name: &str, value: f64) -> [String; 2] {
         Form::Percent => format!("{:.1}%", 100.0 * value),
         Form::Number if value.abs() < 10.0 => format!("{value:.2}"),
         Form::Number if value.abs() < 100.0 => format!("{value:.1}"),
-        Form::Number => units::short(value),
+        Form::Number => crate::events::units::short(value),
     };
     [short, value]
 }
