@@ -6,7 +6,8 @@ use super::verdict;
 use crate::events::units;
 
 pub fn table(summary: &Summary) -> String {
-    let rows: Vec<_> = summary.variants.iter().map(|variant| cells(summary, variant)).collect();
+    let row = |variant: &Variant| cells(summary, variant, escape(&variant.name), |difference| difference);
+    let rows: Vec<_> = summary.variants.iter().map(row).collect();
     let head = head(summary);
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
@@ -31,46 +32,43 @@ pub fn table(summary: &Summary) -> String {
 }
 
 fn head(summary: &Summary) -> Vec<String> {
-    let mut metrics = summary.headline_names().into_iter().map(|name| escape(&summary.label(name)));
-    let judged = metrics.next();
+    let metrics = summary.headline_names().into_iter().map(|name| escape(&summary.label(name)));
     let memory = match summary.variants.first().map(|variant| variant.peak_mem) {
         Some(Peak::Predicted) => "peak memory, foretold",
         _ => "peak memory",
     };
     let difference = format!("Δ to {} [95 %]", escape(&summary.reference));
     let costs = ["trains", memory].into_iter().chain(summary.is_timed().then_some("step [ms]")).map(String::from);
-    ["variant".into(), "seeds".into()]
-        .into_iter()
-        .chain(judged)
-        .chain([difference])
-        .chain(costs)
-        .chain(metrics)
-        .collect()
+    columns(["variant".into(), "seeds".into()], metrics, difference, costs)
 }
 
-fn cells(summary: &Summary, variant: &Variant) -> Vec<String> {
+/// The row of a variant under its name; `laid_out` has the difference.
+pub fn cells(summary: &Summary, variant: &Variant, name: String, laid_out: impl Fn(String) -> String) -> Vec<String> {
     let missing = || "–".to_string();
     let value = |name: &str| variant.metrics.get(name).map_or_else(missing, |e| spread(name, e.mean, e.sd));
-    let mut metrics = summary.headline_names().into_iter().map(value);
-    let judged = metrics.next();
-    let difference = difference(summary, variant).unwrap_or_else(missing);
+    let metrics = summary.headline_names().into_iter().map(value);
+    let difference = difference(summary, variant).map_or_else(missing, laid_out);
     let time = summary.is_timed().then(|| variant.step_ms.map_or_else(missing, |ms| format!("{ms:.1}")));
     let costs = [
         variant.trainable.map_or_else(missing, units::count),
         variant.peak_mem_bytes.map_or_else(missing, units::bytes),
     ];
-    let costs = costs.into_iter().chain(time);
-    [escape(&variant.name), variant.seeds.len().to_string()]
-        .into_iter()
-        .chain(judged)
-        .chain([difference])
-        .chain(costs)
-        .chain(metrics)
-        .collect()
+    columns([name, variant.seeds.len().to_string()], metrics, difference, costs.into_iter().chain(time))
+}
+
+/// A row in the order of the table of results: the verdicts' metric and the difference by it, costs, the other metrics.
+pub fn columns(
+    variant: [String; 2],
+    mut metrics: impl Iterator<Item = String>,
+    difference: String,
+    costs: impl Iterator<Item = String>,
+) -> Vec<String> {
+    let judged = metrics.next();
+    variant.into_iter().chain(judged).chain([difference]).chain(costs).chain(metrics).collect()
 }
 
 /// By the metric of the verdicts: `+0.0120 (+0.0050 to +0.0200)`; of one seed, the bare difference.
-pub fn difference(summary: &Summary, variant: &Variant) -> Option<String> {
+fn difference(summary: &Summary, variant: &Variant) -> Option<String> {
     let (metric, points) = (&summary.metric, points(&summary.metric));
     let difference = variant.metrics.get(metric)?.difference.as_ref()?;
     let [mean, low, high] = match difference.interval {

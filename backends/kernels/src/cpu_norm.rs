@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 /// Rows that one task takes.
-const ROWS: usize = 32;
+pub(crate) const ROWS: usize = 32;
 
 /// `x [n, hidden]` to `[n, hidden]`, for a weight of `hidden` elements.
 pub(crate) fn forward(x: &[f32], weight: &[f32], eps: f64) -> Vec<f32> {
@@ -37,13 +37,18 @@ pub(crate) fn weight_gradient(x: &[f32], grad: &[f32], cols: usize, eps: f64) ->
             sum
         })
         .collect();
+    total(&sums, cols)
+}
+
+/// Sums of `cols` columns, added up in their order.
+pub(crate) fn total(sums: &[Vec<f32>], cols: usize) -> Vec<f32> {
     let mut total = vec![0.0; cols];
     sums.iter().for_each(|sum| total.iter_mut().zip(sum).for_each(|(total, sum)| *total += sum));
     total
 }
 
 /// A copy of x of which `change` has seen every row and its number.
-fn rows(x: &[f32], cols: usize, change: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+pub(crate) fn rows(x: &[f32], cols: usize, change: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let mut y = Box::new_uninit_slice(x.len());
     let blocks = y.par_chunks_mut(ROWS * cols).zip(x.par_chunks(ROWS * cols)).enumerate();
     blocks.for_each(|(block, (y, x))| {

@@ -2,18 +2,11 @@
 
 use rayon::prelude::*;
 
-/// Rows that one task takes.
-const ROWS: usize = 32;
+use crate::cpu_norm::{ROWS, rows, total};
 
 /// `x [n, cols]` with its columns multiplied by `c [cols]`.
 pub(crate) fn forward(x: &[f32], c: &[f32]) -> Vec<f32> {
-    let mut y = Box::new_uninit_slice(x.len());
-    y.par_chunks_mut(ROWS * c.len()).zip(x.par_chunks(ROWS * c.len())).for_each(|(y, x)| {
-        let rows = y.write_copy_of_slice(x).chunks_exact_mut(c.len());
-        rows.for_each(|y| y.iter_mut().zip(c).for_each(|(y, c)| *y *= c));
-    });
-    // SAFETY: the blocks are all of it, and each was written.
-    unsafe { y.assume_init() }.into_vec()
+    rows(x, c.len(), |_, y| y.iter_mut().zip(c).for_each(|(y, c)| *y *= c))
 }
 
 /// Gradients to x and c.
@@ -34,8 +27,6 @@ pub(crate) fn gradients(x: &[f32], c: &[f32], grad: &[f32]) -> [Vec<f32>; 2] {
             sum
         })
         .collect();
-    let mut dc = vec![0.0; c.len()];
-    sums.iter().for_each(|sum| dc.iter_mut().zip(sum).for_each(|(total, sum)| *total += sum));
-    // SAFETY: as above.
-    [unsafe { dx.assume_init() }.into_vec(), dc]
+    // SAFETY: the blocks are all of it, and each was written.
+    [unsafe { dx.assume_init() }.into_vec(), total(&sums, c.len())]
 }

@@ -2,8 +2,8 @@
 
 use super::table;
 use crate::compare::figure::escape;
-use crate::compare::markdown::difference;
-use crate::compare::metric::{spread, written};
+use crate::compare::markdown::{cells, columns};
+use crate::compare::metric::written;
 use crate::compare::summary::{Peak, RunSummary, Summary, Variant};
 use crate::compare::verdict;
 use crate::events::units;
@@ -15,29 +15,15 @@ pub fn result(summary: &Summary) -> String {
         Some(Peak::Predicted) => "peak memory, foretold",
         _ => "peak memory",
     };
-    let label = |name: &&str| escape(&summary.label(name));
-    let mut head = vec!["variant".to_string(), "seeds".into()];
-    head.extend(names.first().map(label));
-    head.push(format!("Δ to {}", escape(&summary.reference)));
-    head.extend(
-        ["trained parameters", memory].into_iter().chain(summary.is_timed().then_some("step [ms]")).map(String::from),
-    );
-    head.extend(names.iter().skip(1).map(label));
-    let rows: Vec<_> = summary.variants.iter().map(|variant| row(summary, variant, &names)).collect();
+    let labels = names.iter().map(|name| escape(&summary.label(name)));
+    let difference = format!("Δ to {}", escape(&summary.reference));
+    let costs = ["trained parameters", memory].into_iter().chain(summary.is_timed().then_some("step [ms]"));
+    let head = columns(["variant".into(), "seeds".into()], labels, difference, costs.map(String::from));
+    let row = |variant: &Variant| {
+        cells(summary, variant, escape(&variant.name), |difference| difference.replacen(" (", "<br>(", 1))
+    };
+    let rows: Vec<_> = summary.variants.iter().map(row).collect();
     format!("<ul class=\"verdicts\">\n{lines}</ul>\n{}", table(&head, &rows, "numbers"))
-}
-
-fn row(summary: &Summary, variant: &Variant, names: &[&str]) -> Vec<String> {
-    let missing = || "–".to_string();
-    let value = |&name: &&str| variant.metrics.get(name).map_or_else(missing, |e| spread(name, e.mean, e.sd));
-    let mut row = vec![escape(&variant.name), variant.seeds.len().to_string()];
-    row.extend(names.first().map(value));
-    row.push(difference(summary, variant).map_or_else(missing, |text| text.replacen(" (", "<br>(", 1)));
-    row.push(variant.trainable.map_or_else(missing, units::count));
-    row.push(variant.peak_mem_bytes.map_or_else(missing, units::bytes));
-    row.extend(summary.is_timed().then(|| variant.step_ms.map_or_else(missing, |ms| format!("{ms:.1}"))));
-    row.extend(names.iter().skip(1).map(value));
-    row
 }
 
 pub fn runs(summary: &Summary) -> String {
