@@ -132,7 +132,7 @@ impl<B: LowRankBackend> Method<B> for Lora<B> {
 
     fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
         if self.start_A.is_none() && pass.meter.is_none() && !drops(self.dropout, pass) {
-            return base.base_with(x, self.trained_term());
+            return base.base_with(x, self.trained_term(), pass);
         }
         let y = base.base(x.clone());
         let kept = dropped(x.clone(), self.dropout, self.layer, pass);

@@ -163,7 +163,7 @@ pub fn corrected<B: LowRankBackend>(
 ) -> Tensor<B, 2> {
     match drops(p, pass) {
         true => base.base(x.clone()) + low_rank(dropped(x, p, layer, pass), term),
-        false => base.base_with(x, term),
+        false => base.base_with(x, term, pass),
     }
 }
 

@@ -42,8 +42,11 @@ impl<B: LowRankBackend> Linear<B> {
     }
 
     /// The frozen layer and a low-rank term of the same x.
-    pub fn base_with(&self, x: Tensor<B, 2>, term: LowRank<B>) -> Tensor<B, 2> {
-        self.biased(self.weight.matmul_with(x, term))
+    pub fn base_with(&self, x: Tensor<B, 2>, term: LowRank<B>, pass: Pass) -> Tensor<B, 2> {
+        self.biased(match pass.unread {
+            true => self.weight.unread_with(x, term),
+            false => self.weight.matmul_with(x, term),
+        })
     }
 
     /// `y + b`.

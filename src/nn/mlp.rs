@@ -20,8 +20,8 @@ pub struct Mlp<B: Backend> {
 impl<B: LowRankBackend> Mlp<B> {
     /// `[n, hidden] → [n, hidden]`.
     pub fn forward(&self, x: Tensor<B, 2>, pass: Pass) -> Tensor<B, 2> {
-        let gate = self.gate_proj.forward(x.clone(), pass);
-        self.down_proj.forward(self.gate.open(gate, self.up_proj.forward(x, pass)), pass)
+        let [gate, up] = [&self.gate_proj, &self.up_proj].map(|layer| layer.forward(x.clone(), pass.read()));
+        self.down_proj.forward(self.gate.open(gate, up), pass)
     }
 }
 
@@ -37,7 +37,7 @@ pub struct FusedMlp<B: Backend> {
 impl<B: LowRankBackend> FusedMlp<B> {
     /// `[n, hidden] → [n, hidden]`.
     pub fn forward(&self, x: Tensor<B, 2>, pass: Pass) -> Tensor<B, 2> {
-        let both = self.gate_up_proj.forward(x, pass);
+        let both = self.gate_up_proj.forward(x, pass.read());
         let inner = both.dims()[1] / 2;
         let y = self.gate.open(both.clone().narrow(1, 0, inner), both.narrow(1, inner, inner));
         self.down_proj.forward(y, pass)

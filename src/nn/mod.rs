@@ -44,14 +44,21 @@ pub struct Pass<'a> {
     pub meter: Option<&'a Meter>,
     /// Whose tokens a layer's input holds.
     pub over: Stack,
+    /// Layers run for their gradients alone: what they return is not read and need not be computed.
+    pub unread: bool,
 }
 
 impl Pass<'_> {
-    pub const EVAL: Pass<'static> = Pass { dropout: None, meter: None, over: Stack::Encoder };
+    pub const EVAL: Pass<'static> = Pass { dropout: None, meter: None, over: Stack::Encoder, unread: false };
 
     /// The same where the input holds the tokens of `stack`.
     pub fn over(self, stack: Stack) -> Self {
         Self { over: stack, ..self }
+    }
+
+    /// The same where the result is read.
+    pub fn read(self) -> Self {
+        Self { unread: false, ..self }
     }
 
     /// A method reports what it adds to the layer of this name's hash, `[n, out]`.

@@ -5,7 +5,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use lowrank_kernels::four_bit::Quantised;
 use lowrank_kernels::{
-    FrozenWeight, LowRank, LowRankBackend, Side, bf16, frozen_low_rank, frozen_matmul, frozen_rows, head_loss, low_rank,
+    FrozenWeight, LowRank, LowRankBackend, Side, bf16, frozen_low_rank, frozen_low_rank_unread, frozen_matmul,
+    frozen_rows, head_loss, low_rank,
 };
 
 use super::four_bit::{Books, PackedFourBit};
@@ -152,6 +153,14 @@ impl<B: LowRankBackend> Weight<B> {
         match self.trains() {
             true => self.matmul(x.clone()) + low_rank(x, term),
             false => frozen_low_rank(x, self.frozen(), term),
+        }
+    }
+
+    /// The same for its gradients alone: the result may be anything.
+    pub fn unread_with(&self, x: Tensor<B, 2>, term: LowRank<B>) -> Tensor<B, 2> {
+        match self.trains() {
+            true => self.matmul_with(x, term),
+            false => frozen_low_rank_unread(x, self.frozen(), term),
         }
     }
 

@@ -171,11 +171,12 @@ fn inner<B: LowRankBackend, C: CheckpointStrategy>(weight: FrozenWeight<Autodiff
     form.assemble(floats.into_iter().map(|float| float.primitive), ints)
 }
 
-/// A low-rank term of x, on top of x's product with `base` if there is one.
+/// A low-rank term of x, on top of x's product with `base` if there is one; `result` stands for it where it is given.
 fn term_of<B: LowRankBackend, C: CheckpointStrategy>(
     x: FloatTensor<Autodiff<B, C>>,
     base: Option<FrozenWeight<B>>,
     factors: Factors<Autodiff<B, C>>,
+    result: Option<FloatTensor<B>>,
 ) -> FloatTensor<Autodiff<B, C>> {
     // A factor that is absent stands for a constant, so any node that is not tracked will do.
     let absent = || Autodiff::<B, C>::from_inner(x.primitive.clone()).node;
@@ -196,10 +197,10 @@ fn term_of<B: LowRankBackend, C: CheckpointStrategy>(
         scale: factors.scale,
     };
     let h = term::project::<B>(x.primitive.clone(), &factors);
-    let y = match &base {
+    let y = result.unwrap_or_else(|| match &base {
         Some(weight) => term::expand_onto::<B>(x.primitive.clone(), weight.clone(), h.clone(), &factors),
         None => term::expand::<B>(h.clone(), &factors).into_primitive().tensor(),
-    };
+    });
     match LowRankTerm.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(mut prep) => {
             let h = (mid_trains || up_trains || post_trains).then(|| h.into_primitive().tensor());
@@ -265,11 +266,21 @@ impl<B: LowRankBackend, C: CheckpointStrategy> LowRankBackend for Autodiff<B, C>
     }
 
     fn low_rank(x: FloatTensor<Self>, factors: Factors<Self>) -> FloatTensor<Self> {
-        term_of::<B, C>(x, None, factors)
+        term_of::<B, C>(x, None, factors, None)
     }
 
     fn frozen_low_rank(x: FloatTensor<Self>, weight: FrozenWeight<Self>, factors: Factors<Self>) -> FloatTensor<Self> {
-        term_of::<B, C>(x, Some(inner(weight)), factors)
+        term_of::<B, C>(x, Some(inner(weight)), factors, None)
+    }
+
+    fn frozen_low_rank_unread(
+        x: FloatTensor<Self>,
+        weight: FrozenWeight<Self>,
+        factors: Factors<Self>,
+    ) -> FloatTensor<Self> {
+        let weight = inner(weight);
+        let y = term::unread::<B>(&x.primitive, &weight);
+        term_of::<B, C>(x, Some(weight), factors, Some(y))
     }
 
     fn fused_attention() -> Option<FusedAttention<Self>> {

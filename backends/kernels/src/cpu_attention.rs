@@ -1,64 +1,76 @@
-//! Attention on the CPU: one pass per group of heads, scores of one head at a time, nothing kept but q, k and v.
+//! Attention on the CPU: one pass per group of heads, over a few queries at a time and the keys that they see, and nothing
+//! kept but q, k and v.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::attention::{Heads, Positions};
+use crate::cpu_heads::Results;
 use crate::exp::exp;
-use crate::matrix::{Matrix, multiply};
+use crate::matrix::{Accum, Matrix, multiply};
+
+/// Queries of a head whose scores exist at a time: few, as the last of them decides how many keys all are multiplied with.
+const QUERIES: usize = 32;
 
 /// Forward result `[n, heads × d]` of `q`, `k` and `v`; see [`crate::FusedAttention`].
 pub(crate) fn forward(qkv: [&[f32]; 3], heads: Heads, at: &Positions) -> Vec<f32> {
     let first = at.first_seen();
-    let made = groups(heads, at)
-        .into_par_iter()
-        .map(|group| {
-            let mut work = Work::new(&group, qkv, at);
-            let of_head = |head| {
-                let q = work.rotated(qkv[0], heads.heads, head);
-                work.softmax_scores(&q, &first);
-                let mut y = vec![0.0; at.len * heads.head_dim];
-                multiply(&mut y, work.weights(), work.v.view(), 1.0, 0.0);
-                y
-            };
-            group.queries().map(of_head).collect()
-        })
-        .collect();
-    assemble(&flat(made), heads.heads, heads.head_dim, at)
+    let mut y = Results::new(heads.heads, heads.head_dim, at);
+    let results = y.shared();
+    groups(heads, at).into_par_iter().for_each(|group| {
+        let mut work = Work::new(group, qkv, at, &first);
+        let mut y = Vec::new();
+        for block in work.blocks() {
+            let mut q = work.queries(qkv[0], &block);
+            work.rotate_queries(&mut q, &block, Direction::Forward);
+            work.softmax_scores(&q, &block);
+            y.resize(q.len(), 0.0);
+            multiply(&mut y, work.weights(&block), work.keys(&work.v, &block), 1.0, Accum::Replace);
+            // SAFETY: the heads and the row are this task's alone.
+            unsafe { results.put(work.group.row, work.group.queries(), block.queries, &y) };
+        }
+    });
+    // SAFETY: the groups have all heads and rows, and their blocks all tokens.
+    unsafe { y.written() }
 }
 
 /// Gradients to `q`, `k` and `v` from the gradient to the result.
 pub(crate) fn backward(qkv: [&[f32]; 3], grad: &[f32], heads: Heads, at: &Positions) -> [Vec<f32>; 3] {
     let (first, dim) = (at.first_seen(), heads.head_dim);
     let scale = 1.0 / (dim as f32).sqrt();
-    let made: Vec<_> = groups(heads, at)
-        .into_par_iter()
-        .map(|group| {
-            let mut work = Work::new(&group, qkv, at);
-            let size = at.len * dim;
-            let (mut dk, mut dv) = (vec![0.0; size], vec![0.0; size]);
-            let mut ds = vec![0.0; at.len * at.len];
-            let mut dqs = Vec::new();
-            for head in group.queries() {
-                let q = work.rotated(qkv[0], heads.heads, head);
-                work.softmax_scores(&q, &first);
-                let g = gather(grad, at.len, group.row, head, heads.heads, dim);
-                multiply(&mut dv, work.weights().t(), g.view(), 1.0, 1.0);
-                multiply(&mut ds, g.view(), work.v.view().t(), 1.0, 0.0);
-                work.softmax_backward(&mut ds, &first);
-                let ds = Matrix::new(&ds, at.len, at.len);
-                multiply(&mut dk, ds.t(), q.view(), scale, 1.0);
-                let mut dq = vec![0.0; size];
-                multiply(&mut dq, ds, work.k.view(), scale, 0.0);
-                work.rotate(&mut dq, -1.0);
-                dqs.push(dq);
-            }
-            work.rotate(&mut dk, -1.0);
-            (dqs, (dk, dv))
-        })
-        .collect();
-    let (dq, (dk, dv)): (Vec<_>, (Vec<_>, Vec<_>)) = made.into_iter().unzip();
-    [(flat(dq), heads.heads), (dk, heads.kv_heads), (dv, heads.kv_heads)]
-        .map(|(parts, heads)| assemble(&parts, heads, dim, at))
+    let mut made = [heads.heads, heads.kv_heads, heads.kv_heads].map(|heads| Results::new(heads, dim, at));
+    let [dqs, dks, dvs] = made.each_mut().map(Results::shared);
+    groups(heads, at).into_par_iter().for_each(|group| {
+        let mut work = Work::new(group, qkv, at, &first);
+        let [mut dk, mut dv] = [(); 2].map(|()| vec![0.0; at.len * dim]);
+        let (mut ds, mut dq) = (Vec::new(), Vec::new());
+        for block in work.blocks() {
+            let [mut q, g] = [qkv[0], grad].map(|x| work.queries(x, &block));
+            work.rotate_queries(&mut q, &block, Direction::Forward);
+            work.softmax_scores(&q, &block);
+            dq.resize(q.len(), 0.0);
+            let [q, g] = [&q, &g].map(|rows| Matrix::new(rows, rows.len() / dim, dim));
+            let seen = block.keys.start * dim..block.keys.end * dim;
+            multiply(&mut dv[seen.clone()], work.weights(&block).t(), g, 1.0, Accum::Add);
+            ds.resize(work.scores.len(), 0.0);
+            multiply(&mut ds, g, work.keys(&work.v, &block).t(), 1.0, Accum::Replace);
+            work.softmax_backward(&mut ds, &block);
+            let ds = Matrix::new(&ds, q.shape()[0], block.keys.len());
+            multiply(&mut dk[seen], ds.t(), q, scale, Accum::Add);
+            multiply(&mut dq, ds, work.keys(&work.k, &block), scale, Accum::Replace);
+            work.rotate_queries(&mut dq, &block, Direction::Back);
+            // SAFETY: the heads and the row are this task's alone.
+            unsafe { dqs.put(work.group.row, work.group.queries(), block.queries, &dq) };
+        }
+        work.rotate(&mut dk, 0, Direction::Back);
+        for (gradients, made) in [(&dks, &dk), (&dvs, &dv)] {
+            // SAFETY: as above.
+            unsafe { gradients.put(work.group.row, work.group.kv..work.group.kv + 1, 0..at.len, made) };
+        }
+    });
+    // SAFETY: as in the forward pass.
+    made.map(|made| unsafe { made.written() })
 }
 
 /// One row of the batch and one key head, with the query heads that share it.
@@ -74,77 +86,121 @@ fn groups(heads: Heads, at: &Positions) -> Vec<Group> {
 }
 
 impl Group {
-    fn queries(&self) -> std::ops::Range<usize> {
+    fn queries(&self) -> Range<usize> {
         let share = self.heads.heads / self.heads.kv_heads;
         self.kv * share..(self.kv + 1) * share
     }
 }
 
-/// `[len, d]` of one head, contiguous.
-struct Head {
-    values: Vec<f32>,
-    len: usize,
-    dim: usize,
+/// Some queries of each head of a group, and the keys that one of them sees.
+struct Block {
+    queries: Range<usize>,
+    keys: Range<usize>,
 }
 
-impl Head {
-    fn view(&self) -> Matrix<'_> {
-        Matrix::new(&self.values, self.len, self.dim)
-    }
+#[derive(Clone, Copy)]
+enum Direction {
+    Forward,
+    Back,
 }
 
 /// What the heads of one group share.
 struct Work<'a> {
-    row: usize,
+    group: Group,
     at: &'a Positions,
-    k: Head,
-    v: Head,
-    /// Scores of one head, then its attention weights, `[len, len]`.
+    /// First position that each token of the row sees; it never falls.
+    first: &'a [usize],
+    /// Rotated, `[len, d]`.
+    k: Vec<f32>,
+    /// `[len, d]`
+    v: Vec<f32>,
+    /// Scores of one block, then its attention weights, `[heads × queries, keys]`.
     scores: Vec<f32>,
 }
 
 impl<'a> Work<'a> {
-    fn new(group: &Group, [_, k, v]: [&[f32]; 3], at: &'a Positions) -> Self {
-        let Heads { kv_heads, head_dim, .. } = group.heads;
-        let part = |x| gather(x, at.len, group.row, group.kv, kv_heads, head_dim);
-        let mut work = Self { row: group.row, at, k: part(k), v: part(v), scores: vec![0.0; at.len * at.len] };
-        let mut k = std::mem::take(&mut work.k.values);
-        work.rotate(&mut k, 1.0);
-        work.k.values = k;
+    fn new(group: Group, [_, k, v]: [&[f32]; 3], at: &'a Positions, first: &'a [usize]) -> Self {
+        let first = &first[group.row * at.len..][..at.len];
+        let mut work = Self { group, at, first, k: Vec::new(), v: Vec::new(), scores: Vec::new() };
+        let (kv, kv_heads) = (work.group.kv, work.group.heads.kv_heads);
+        let part = |x| work.gather(x, kv_heads, kv..kv + 1, 0..at.len);
+        let [mut k, v] = [k, v].map(part);
+        work.rotate(&mut k, 0, Direction::Forward);
+        (work.k, work.v) = (k, v);
         work
     }
 
-    fn rotated(&self, x: &[f32], heads: usize, head: usize) -> Head {
-        let mut x = gather(x, self.at.len, self.row, head, heads, self.k.dim);
-        self.rotate(&mut x.values, 1.0);
-        x
+    fn blocks(&self) -> Vec<Block> {
+        let block = |start: usize| {
+            let end = self.at.len.min(start + QUERIES);
+            Block { queries: start..end, keys: self.first[start]..end }
+        };
+        (0..self.at.len).step_by(QUERIES).map(block).collect()
     }
 
-    /// Rotates the rows of one head by their positions, or back with `direction` -1.
-    fn rotate(&self, x: &mut [f32], direction: f32) {
-        let (dim, half) = (self.k.dim, self.k.dim / 2);
-        let angles = self.row * self.at.len * half..;
+    /// Tokens `at` of some of the `heads` of `x [n, heads × d]`, one head after the other, `[heads × tokens, d]`.
+    fn gather(&self, x: &[f32], heads: usize, some: Range<usize>, at: Range<usize>) -> Vec<f32> {
+        let dim = self.group.heads.head_dim;
+        let mut values = Vec::with_capacity(some.len() * at.len() * dim);
+        for head in some {
+            for token in at.clone() {
+                let token = &x[(self.group.row * self.at.len + token) * heads * dim..];
+                values.extend_from_slice(&token[head * dim..(head + 1) * dim]);
+            }
+        }
+        values
+    }
+
+    /// The block's rows of the group's query heads in `x [n, heads × d]`.
+    fn queries(&self, x: &[f32], block: &Block) -> Vec<f32> {
+        self.gather(x, self.group.heads.heads, self.group.queries(), block.queries.clone())
+    }
+
+    /// Rotates such rows.
+    fn rotate_queries(&self, rows: &mut [f32], block: &Block, direction: Direction) {
+        for rows in rows.chunks_exact_mut(block.queries.len() * self.group.heads.head_dim) {
+            self.rotate(rows, block.queries.start, direction);
+        }
+    }
+
+    /// The rows of `x [len, d]` that the block sees.
+    fn keys<'x>(&self, x: &'x [f32], block: &Block) -> Matrix<'x> {
+        Matrix::new(x, self.at.len, self.group.heads.head_dim).some_rows(block.keys.clone())
+    }
+
+    /// Rotates the rows of one head, the first of which is token `start`, by their positions, or back.
+    fn rotate(&self, x: &mut [f32], start: usize, direction: Direction) {
+        let (dim, half) = (self.group.heads.head_dim, self.group.heads.head_dim / 2);
+        let angles = (self.group.row * self.at.len + start) * half..;
+        let sign = match direction {
+            Direction::Forward => 1.0,
+            Direction::Back => -1.0,
+        };
         let (cos, sin) = (&self.at.cos[angles.clone()], &self.at.sin[angles]);
         for ((row, cos), sin) in x.chunks_exact_mut(dim).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half)) {
             let (a, b) = row.split_at_mut(half);
             for i in 0..half {
-                let (x, y, s) = (a[i], b[i], direction * sin[i]);
+                let (x, y, s) = (a[i], b[i], sign * sin[i]);
                 (a[i], b[i]) = (x * cos[i] - y * s, y * cos[i] + x * s);
             }
         }
     }
 
-    fn seen(&self, first: &[usize], i: usize) -> std::ops::Range<usize> {
-        first[self.row * self.at.len + i]..i + 1
+    /// Which of the block's keys the query in a row of its scores sees.
+    fn seen(&self, row: usize, block: &Block) -> Range<usize> {
+        let query = block.queries.start + row % block.queries.len();
+        self.first[query] - block.keys.start..query + 1 - block.keys.start
     }
 
-    /// Leaves the attention weights of `q` in `scores`.
-    fn softmax_scores(&mut self, q: &Head, first: &[usize]) {
-        let (len, scale) = (self.at.len, 1.0 / (self.k.dim as f32).sqrt());
-        multiply(&mut self.scores, q.view(), self.k.view().t(), scale, 0.0);
-        for i in 0..len {
-            let seen = self.seen(first, i);
-            let row = &mut self.scores[i * len..(i + 1) * len];
+    /// Leaves the attention weights of the rows of `q` in `scores`.
+    fn softmax_scores(&mut self, q: &[f32], block: &Block) {
+        let (dim, keys) = (self.group.heads.head_dim, block.keys.len());
+        let q = Matrix::new(q, q.len() / dim, dim);
+        let mut scores = std::mem::take(&mut self.scores);
+        scores.resize(q.shape()[0] * keys, 0.0);
+        multiply(&mut scores, q, self.keys(&self.k, block).t(), 1.0 / (dim as f32).sqrt(), Accum::Replace);
+        for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
+            let seen = self.seen(i, block);
             row[..seen.start].fill(0.0);
             row[seen.end..].fill(0.0);
             let row = &mut row[seen];
@@ -154,17 +210,19 @@ impl<'a> Work<'a> {
             let norm = 1.0 / row.iter().sum::<f32>();
             row.iter_mut().for_each(|weight| *weight *= norm);
         }
+        self.scores = scores;
     }
 
-    fn weights(&self) -> Matrix<'_> {
-        Matrix::new(&self.scores, self.at.len, self.at.len)
+    fn weights(&self, block: &Block) -> Matrix<'_> {
+        let keys = block.keys.len();
+        Matrix::new(&self.scores, self.scores.len() / keys, keys)
     }
 
     /// From the gradient to the weights to the gradient to the scores, in place.
-    fn softmax_backward(&self, grad: &mut [f32], first: &[usize]) {
-        let len = self.at.len;
-        for (i, (grad, weights)) in grad.chunks_exact_mut(len).zip(self.scores.chunks_exact(len)).enumerate() {
-            let seen = self.seen(first, i);
+    fn softmax_backward(&self, grad: &mut [f32], block: &Block) {
+        let keys = block.keys.len();
+        for (i, (grad, weights)) in grad.chunks_exact_mut(keys).zip(self.scores.chunks_exact(keys)).enumerate() {
+            let seen = self.seen(i, block);
             grad[..seen.start].fill(0.0);
             grad[seen.end..].fill(0.0);
             let (grad, weights) = (&mut grad[seen.clone()], &weights[seen]);
@@ -172,35 +230,4 @@ impl<'a> Work<'a> {
             grad.iter_mut().zip(weights).for_each(|(g, w)| *g = w * (*g - dot));
         }
     }
-}
-
-/// Head `head` of `heads` in batch row `row` of `x [batch × len, heads × d]`.
-fn gather(x: &[f32], len: usize, row: usize, head: usize, heads: usize, dim: usize) -> Head {
-    let mut values = Vec::with_capacity(len * dim);
-    for token in x[row * len * heads * dim..].chunks_exact(heads * dim).take(len) {
-        values.extend_from_slice(&token[head * dim..(head + 1) * dim]);
-    }
-    Head { values, len, dim }
-}
-
-fn flat(made: Vec<Vec<Vec<f32>>>) -> Vec<Vec<f32>> {
-    made.into_iter().flatten().collect()
-}
-
-/// `[batch × len, heads × d]` of what was made for each head of each row, `[len, d]`, in their order.
-fn assemble(parts: &[Vec<f32>], heads: usize, dim: usize, at: &Positions) -> Vec<f32> {
-    /// For one task.
-    const TOKENS: usize = 32;
-    let width = heads * dim;
-    let mut x = Box::new_uninit_slice(at.batch * at.len * width);
-    x.par_chunks_mut(TOKENS * width).enumerate().for_each(|(block, tokens)| {
-        for (n, token) in (block * TOKENS..).zip(tokens.chunks_exact_mut(width)) {
-            let (row, i) = (n / at.len, n % at.len);
-            for (head, part) in token.chunks_exact_mut(dim).zip(&parts[row * heads..]) {
-                head.write_copy_of_slice(&part[i * dim..][..dim]);
-            }
-        }
-    });
-    // SAFETY: each token has been written, head by head.
-    unsafe { x.assume_init() }.into_vec()
 }

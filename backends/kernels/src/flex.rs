@@ -9,7 +9,7 @@ use burn_flex::{Flex, FlexTensor};
 use crate::cpu::{self, Blocks, Scales, Stored, Weight};
 use crate::matrix::Matrix;
 use crate::{BlockScales, Compute, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
-use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_scale, cpu_swiglu};
+use crate::{cpu_attention, cpu_cross_entropy, cpu_head, cpu_norm, cpu_scale, cpu_swiglu};
 
 impl LowRankBackend for Flex {
     fn computes_in(compute: Compute, _device: &Device<Self>) -> bool {
@@ -35,6 +35,23 @@ impl LowRankBackend for Flex {
         let values = grad.as_mut_slice::<f32>().expect("lowrank computes in f32 on this backend");
         let loss = cpu_cross_entropy::in_place(values, targets.to_contiguous().storage::<i32>());
         (FlexTensor::from_data(TensorData::from([loss])), FlexTensor::from_data(grad))
+    }
+
+    fn head_loss(hidden: FlexTensor, weight: FrozenWeight<Self>, targets: IntTensor<Self>) -> FlexTensor {
+        let [hidden, targets] = [hidden, targets].map(|x| x.to_contiguous());
+        let loss = with(weight, |weight| cpu_head::loss(hidden.storage(), weight, targets.storage()));
+        FlexTensor::from_data(TensorData::from([loss]))
+    }
+
+    fn head_loss_and_gradient(
+        hidden: FlexTensor,
+        weight: FrozenWeight<Self>,
+        targets: IntTensor<Self>,
+    ) -> (FlexTensor, FlexTensor) {
+        let [hidden, targets] = [hidden, targets].map(|x| x.to_contiguous());
+        let both = |weight: &Weight<'_>| cpu_head::loss_and_gradient(hidden.storage(), weight, targets.storage());
+        let (loss, grad) = with(weight, both);
+        (FlexTensor::from_data(TensorData::from([loss])), like(&hidden, grad))
     }
 
     fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
@@ -90,22 +107,25 @@ impl LowRankBackend for Flex {
 fn multiply(x: FlexTensor, weight: FrozenWeight<Flex>, side: Side, plus: Option<[Matrix<'_>; 2]>) -> FlexTensor {
     let x = x.to_contiguous();
     let m = x.layout().shape()[0];
-    let product = |weight: Weight<'_>| {
+    with(weight, |weight| {
         let [_, width] = weight.inner_and_outer(side);
-        let y = cpu::linear(x.storage::<f32>(), m, &weight, side, plus);
+        let y = cpu::linear(x.storage::<f32>(), m, weight, side, plus);
         FlexTensor::from_data(TensorData::new(y, [m, width]))
-    };
+    })
+}
+
+fn with<R>(weight: FrozenWeight<Flex>, then: impl Fn(&Weight<'_>) -> R) -> R {
     match weight {
         FrozenWeight::Dense(weight) => {
             let shape = [weight.layout().shape()[0], weight.layout().shape()[1]];
             let weight = weight.to_contiguous();
             let stored = Stored::Dense(weight.storage::<f32>());
-            product(Weight { stored, compute: Compute::F32, shape })
+            then(&Weight::new(stored, Compute::F32, shape))
         }
         FrozenWeight::Bf16 { codes, rows, cols, compute, .. } => {
             let codes = codes.to_contiguous();
             let stored = Stored::Bf16(codes.storage::<i32>());
-            product(Weight { stored, compute, shape: [rows, cols] })
+            then(&Weight::new(stored, compute, [rows, cols]))
         }
         FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
             // Made in one piece and never written, so their storage is theirs alone and in order.
@@ -120,7 +140,7 @@ fn multiply(x: FlexTensor, weight: FrozenWeight<Flex>, side: Side, plus: Option<
             };
             let (codes, book) = (codes.storage::<i32>(), book.storage::<f32>());
             let stored = Stored::FourBit(Blocks { codes, scales, book, block });
-            product(Weight { stored, compute, shape: [rows, cols] })
+            then(&Weight::new(stored, compute, [rows, cols]))
         }
     }
 }

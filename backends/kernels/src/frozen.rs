@@ -2,7 +2,7 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensor, IntTensor};
-use burn::tensor::{ElementConversion, Int, Tensor, TensorPrimitive};
+use burn::tensor::{ElementConversion, Int, Tensor, TensorMetadata, TensorPrimitive};
 
 use crate::four_bit::NESTED_BLOCK;
 
@@ -209,6 +209,13 @@ impl<B: Backend> FrozenWeight<B> {
                     }
                 }
             }
+        }
+    }
+
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Dense(weight) => weight.shape().dims(),
+            Self::Bf16 { rows, cols, .. } | Self::FourBit(FourBit { rows, cols, .. }) => [*rows, *cols],
         }
     }
 

@@ -14,6 +14,10 @@ mod cpu_attention;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_cross_entropy;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
+mod cpu_head;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+mod cpu_heads;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_norm;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu_scale;
@@ -59,7 +63,7 @@ pub use norm::rms_norm;
 pub use ops::{cross_entropy, dropout, frozen_matmul, frozen_rows, plain_frozen_matmul};
 pub use scale::scale_columns;
 pub use swiglu::swiglu;
-pub use term::{Factors, LowRank, frozen_low_rank, low_rank, take_retained_bytes};
+pub use term::{Factors, LowRank, frozen_low_rank, frozen_low_rank_unread, low_rank, take_retained_bytes};
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{Device, FloatTensor, IntTensor};
@@ -198,6 +202,15 @@ pub trait LowRankBackend: Backend {
     fn frozen_low_rank(x: FloatTensor<Self>, weight: FrozenWeight<Self>, factors: Factors<Self>) -> FloatTensor<Self> {
         let h = term::project::<Self>(x.clone(), &factors);
         term::expand_onto::<Self>(x, weight, h, &factors)
+    }
+
+    /// [`Self::frozen_low_rank`] where only the gradients are wanted: the result has the shape and may be anything.
+    fn frozen_low_rank_unread(
+        x: FloatTensor<Self>,
+        weight: FrozenWeight<Self>,
+        _factors: Factors<Self>,
+    ) -> FloatTensor<Self> {
+        term::unread::<Self>(&x, &weight)
     }
 
     /// `a [m, k] · b [k, n]`, where `m`, `k` or `n` is a rank: the products that [`Self::low_rank`] is made of.

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use gemm::{Parallelism, gemm};
+use faer::linalg::matmul::matmul;
+use faer::{MatMut, MatRef, Par};
+
+pub(crate) use faer::Accum;
 
 /// A view of a row-major matrix or of its transpose.
 #[derive(Clone, Copy)]
@@ -47,8 +50,8 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// `y = alpha · a · b + beta · y` for a row-major `y`, on the calling thread.
-pub(crate) fn multiply(y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, alpha: f32, beta: f32) {
+/// `alpha · a · b` in the place of a row-major `y` or added to it, on the calling thread.
+pub(crate) fn multiply(y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, alpha: f32, accum: Accum) {
     assert!(
         a.cols == b.rows && y.len() == a.rows * b.cols,
         "product of [{}, {}] and [{}, {}]",
@@ -58,38 +61,23 @@ pub(crate) fn multiply(y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, alpha: f32, 
         b.cols
     );
     // SAFETY: the assertion gives y its rows.
-    unsafe { multiply_into(y.as_mut_ptr(), b.cols, a, b, alpha, beta) }
+    unsafe { multiply_into(y.as_mut_ptr(), b.cols, a, b, alpha, accum) }
 }
 
-/// The same for a `y` whose rows begin `stride` elements apart.
+/// The same for a `y` whose rows begin `stride` elements apart; one that is replaced is not read.
 ///
 /// # Safety
 /// `y` must point to `a.rows` such rows of `b.cols` elements each that nobody else uses, and `a` must have as many columns as `b` has rows.
-pub(crate) unsafe fn multiply_into(y: *mut f32, stride: usize, a: Matrix<'_>, b: Matrix<'_>, alpha: f32, beta: f32) {
+pub(crate) unsafe fn multiply_into(y: *mut f32, stride: usize, a: Matrix<'_>, b: Matrix<'_>, alpha: f32, accum: Accum) {
     // SAFETY: the caller vouches for y; the constructors of `Matrix` bound every index that sizes and strides can form.
-    unsafe {
-        gemm(
-            a.rows,
-            b.cols,
-            a.cols,
-            y,
-            1,
-            stride as isize,
-            beta != 0.0,
-            a.values.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.values.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
-            beta,
-            alpha,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
+    let (y, [a, b]) = unsafe {
+        let y = MatMut::from_raw_parts_mut(y, a.rows, b.cols, stride as isize, 1);
+        let view = |x: Matrix<'_>| {
+            MatRef::from_raw_parts(x.values.as_ptr(), x.rows, x.cols, x.row_stride as isize, x.col_stride as isize)
+        };
+        (y, [a, b].map(view))
+    };
+    matmul(y, accum, a, b, alpha, Par::Seq);
 }
 
 #[cfg(test)]
@@ -102,7 +90,7 @@ mod tests {
         let b = [1.0, -1.0, 0.5, 2.0, 0.0, 1.0];
         let mut y = [1.0; 4];
         // [2, 3] · [2, 3]ᵀ
-        multiply(&mut y, Matrix::new(&a, 2, 3), Matrix::new(&b, 2, 3).t(), 2.0, 3.0);
-        assert_eq!(y, [3.0 + 1.0, 3.0 + 10.0, 3.0 + 4.0, 3.0 + 28.0]);
+        multiply(&mut y, Matrix::new(&a, 2, 3), Matrix::new(&b, 2, 3).t(), 2.0, Accum::Add);
+        assert_eq!(y, [1.0 + 1.0, 1.0 + 10.0, 1.0 + 4.0, 1.0 + 28.0]);
     }
 }

@@ -1,4 +1,4 @@
-//! burn-ndarray: frozen matrices go through `gemm`, which is faster than its own matmul.
+//! burn-ndarray: frozen matrices go through `faer`, which is faster than its own matmul.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use burn_ndarray::{NdArray, NdArrayTensor, SharedArray};
 use crate::cpu::{self, Blocks, Scales, Stored, Weight};
 use crate::matrix::Matrix;
 use crate::{BlockScales, Compute, FourBit, FrozenWeight, FusedAttention, Heads, LowRankBackend, Positions, Qkv, Side};
-use crate::{cpu_attention, cpu_cross_entropy, cpu_norm, cpu_scale, cpu_swiglu};
+use crate::{cpu_attention, cpu_cross_entropy, cpu_head, cpu_norm, cpu_scale, cpu_swiglu};
 
 type Cpu = NdArray<f32, i32>;
 
@@ -34,10 +34,24 @@ impl LowRankBackend for Cpu {
 
     fn cross_entropy(logits: NdArrayTensor, targets: IntTensor<Self>) -> (NdArrayTensor, NdArrayTensor) {
         let shape = logits.shape();
-        let NdArrayTensor::I32(targets) = targets else { unreachable!("targets are i32 on this backend") };
-        let targets: Vec<i32> = targets.into_shared().iter().copied().collect();
         let mut grad = values(logits);
-        let loss = cpu_cross_entropy::in_place(&mut grad, &targets);
+        let loss = cpu_cross_entropy::in_place(&mut grad, &ids(targets));
+        (tensor(vec![loss], [1]), tensor(grad, shape))
+    }
+
+    fn head_loss(hidden: NdArrayTensor, weight: FrozenWeight<Self>, targets: IntTensor<Self>) -> NdArrayTensor {
+        let (hidden, targets) = (values(hidden), ids(targets));
+        let loss = with(weight, |weight| cpu_head::loss(&hidden, weight, &targets));
+        tensor(vec![loss], [1])
+    }
+
+    fn head_loss_and_gradient(
+        hidden: NdArrayTensor,
+        weight: FrozenWeight<Self>,
+        targets: IntTensor<Self>,
+    ) -> (NdArrayTensor, NdArrayTensor) {
+        let (shape, hidden, targets) = (hidden.shape(), values(hidden), ids(targets));
+        let (loss, grad) = with(weight, |weight| cpu_head::loss_and_gradient(&hidden, weight, &targets));
         (tensor(vec![loss], [1]), tensor(grad, shape))
     }
 
@@ -125,6 +139,11 @@ fn values(x: NdArrayTensor) -> Vec<f32> {
     }
 }
 
+fn ids(targets: IntTensor<Cpu>) -> Vec<i32> {
+    let NdArrayTensor::I32(targets) = targets else { unreachable!("targets are i32 on this backend") };
+    targets.into_shared().iter().copied().collect()
+}
+
 fn rows(values: Vec<f32>, at: &Positions) -> NdArrayTensor {
     let n = at.batch * at.len;
     let width = values.len() / n;
@@ -140,39 +159,42 @@ fn multiply(x: NdArrayTensor, weight: FrozenWeight<Cpu>, side: Side, plus: Optio
     let x = floats(x);
     let x = x.as_standard_layout();
     let x = x.as_slice().expect("standard layout is contiguous");
-    let product = |weight: Weight<'_>| {
+    with(weight, |weight| {
         let [_, width] = weight.inner_and_outer(side);
-        tensor(cpu::linear(x, m, &weight, side, plus), [m, width])
-    };
+        tensor(cpu::linear(x, m, weight, side, plus), [m, width])
+    })
+}
+
+fn with<R>(weight: FrozenWeight<Cpu>, then: impl Fn(&Weight<'_>) -> R) -> R {
     match weight {
         FrozenWeight::Dense(weight) => {
             let shape = [weight.shape()[0], weight.shape()[1]];
             let weight = floats(weight);
             let weight = weight.as_standard_layout();
             let stored = Stored::Dense(weight.as_slice().expect("standard layout is contiguous"));
-            product(Weight { stored, compute: Compute::F32, shape })
+            then(&Weight::new(stored, Compute::F32, shape))
         }
         FrozenWeight::Bf16 { codes, rows, cols, compute, .. } => {
             let codes = integers(codes);
-            product(Weight { stored: Stored::Bf16(slice(&codes)), compute, shape: [rows, cols] })
+            then(&Weight::new(Stored::Bf16(slice(&codes)), compute, [rows, cols]))
         }
         FrozenWeight::FourBit(FourBit { codes, scales, book, block, rows, cols, compute }) => {
             let (codes, book) = (integers(codes), floats(book));
             let weight = |scales| {
                 let stored = Stored::FourBit(Blocks { codes: slice(&codes), scales, book: slice(&book), block });
-                Weight { stored, compute, shape: [rows, cols] }
+                Weight::new(stored, compute, [rows, cols])
             };
             match scales {
                 BlockScales::F32(scales) => {
                     let scales = floats(scales);
-                    product(weight(Scales::F32(slice(&scales))))
+                    then(&weight(Scales::F32(slice(&scales))))
                 }
                 BlockScales::Nested { codes, scales, map, offset } => {
                     let (codes, scales, map, offset) =
                         (integers(codes), floats(scales), floats(map), slice(&floats(offset))[0]);
                     let scales =
                         Scales::Nested { codes: slice(&codes), scales: slice(&scales), map: slice(&map), offset };
-                    product(weight(scales))
+                    then(&weight(scales))
                 }
             }
         }

@@ -72,6 +72,21 @@ pub fn frozen_low_rank<B: LowRankBackend>(x: Tensor<B, 2>, weight: FrozenWeight<
     wrap(B::frozen_low_rank(x.into_primitive().tensor(), weight, term.factors()))
 }
 
+/// See [`LowRankBackend::frozen_low_rank_unread`].
+pub fn frozen_low_rank_unread<B: LowRankBackend>(
+    x: Tensor<B, 2>,
+    weight: FrozenWeight<B>,
+    term: LowRank<B>,
+) -> Tensor<B, 2> {
+    wrap(B::frozen_low_rank_unread(x.into_primitive().tensor(), weight, term.factors()))
+}
+
+/// A result that nobody reads.
+pub(crate) fn unread<B: Backend>(x: &FloatTensor<B>, weight: &FrozenWeight<B>) -> FloatTensor<B> {
+    let [rows, _] = weight.shape();
+    B::float_empty([x.shape()[0], rows].into(), &B::float_device(x), x.dtype().into())
+}
+
 /// [`Factors`] as typed tensors.
 #[derive(Debug)]
 pub struct LowRank<B: Backend> {
@@ -296,12 +311,17 @@ mod tests {
             let ours = frozen_low_rank(x.clone(), weight(), term());
             assert_eq!(take_retained_bytes(), kept);
             assert_close(ours.clone().inner(), theirs.clone().inner());
-            let [ours, theirs] = [ours, theirs].map(gradient);
-            for tensor in [&x, &factors[0], &factors[1]] {
-                assert_close(tensor.grad(&ours).unwrap(), tensor.grad(&theirs).unwrap());
-            }
-            for tensor in mid.iter().chain(&post) {
-                assert_close(tensor.grad(&ours).unwrap(), tensor.grad(&theirs).unwrap());
+            let unread = frozen_low_rank_unread(x.clone(), weight(), term());
+            assert_eq!((unread.dims(), take_retained_bytes()), ([n, 30], kept));
+            // The gradient to the result does not depend on the result.
+            let [ours, theirs, unread] = [ours, theirs, unread].map(gradient);
+            for ours in [ours, unread] {
+                for tensor in [&x, &factors[0], &factors[1]] {
+                    assert_close(tensor.grad(&ours).unwrap(), tensor.grad(&theirs).unwrap());
+                }
+                for tensor in mid.iter().chain(&post) {
+                    assert_close(tensor.grad(&ours).unwrap(), tensor.grad(&theirs).unwrap());
+                }
             }
         }
     }

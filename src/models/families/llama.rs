@@ -142,8 +142,12 @@ impl<B: LowRankBackend> Backbone<B> for Llama<B> {
     fn block(&self, layer: usize, x: Tensor<B, 2>, at: At<'_, B>, pass: Pass) -> Tensor<B, 2> {
         let block = &self.layers[layer];
         // What is added to comes first: its memory is nobody else's and takes the sum.
-        let x = block.self_attn.forward(block.input_layernorm.forward(x.clone()), at, pass) + x;
+        let x = block.self_attn.forward(block.input_layernorm.forward(x.clone()), at, pass.read()) + x;
         block.mlp.forward(block.post_attention_layernorm.forward(x.clone()), pass) + x
+    }
+
+    fn block_unread(&self, layer: usize, x: Tensor<B, 2>, at: At<'_, B>, pass: Pass) -> Tensor<B, 2> {
+        self.block(layer, x, at, Pass { unread: true, ..pass })
     }
 
     fn norm(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {

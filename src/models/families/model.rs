@@ -20,6 +20,10 @@ pub trait Backbone<B: LowRankBackend> {
     fn embedding_trains(&self) -> bool;
     /// Block number `layer`, `[n, hidden] → [n, hidden]`.
     fn block(&self, layer: usize, x: Tensor<B, 2>, at: At<'_, B>, pass: Pass) -> Tensor<B, 2>;
+    /// The same for its gradients alone: the result may be anything of its shape.
+    fn block_unread(&self, layer: usize, x: Tensor<B, 2>, at: At<'_, B>, pass: Pass) -> Tensor<B, 2> {
+        self.block(layer, x, at, pass)
+    }
     /// The norm between the last block and the head.
     fn norm(&self, x: Tensor<B, 2>) -> Tensor<B, 2>;
     /// The table of token embeddings.
@@ -70,6 +74,11 @@ impl<B: LowRankBackend> Model<B> {
     /// Block number `layer`, `[n, hidden] → [n, hidden]`.
     pub fn block(&self, layer: usize, x: Tensor<B, 2>, layout: &Layout<B>, pass: Pass) -> Tensor<B, 2> {
         self.backbone().block(layer, x, layout.at(layer), pass)
+    }
+
+    /// See [`Backbone::block_unread`].
+    pub fn block_unread(&self, layer: usize, x: Tensor<B, 2>, layout: &Layout<B>, pass: Pass) -> Tensor<B, 2> {
+        self.backbone().block_unread(layer, x, layout.at(layer), pass)
     }
 
     /// Hidden states after the last block, before the final norm: `[n] → [n, hidden]`.

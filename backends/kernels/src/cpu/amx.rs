@@ -45,7 +45,7 @@ impl Amx {
 }
 
 /// Whether the processor has AMX-TILE and AMX-BF16 (CPUID leaf 7), used or not.
-pub(super) fn has_tiles() -> bool {
+fn has_tiles() -> bool {
     const WANTED: u32 = 1 << 22 | 1 << 24;
     __cpuid_count(7, 0).edx & WANTED == WANTED
 }

@@ -33,6 +33,12 @@ impl Avx512Bf16 {
     }
 }
 
+/// Whether this is a processor that multiplies faster in f32.
+pub(super) fn slower_than_f32() -> bool {
+    let id = __cpuid(0);
+    [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn round(values: &[f32], line: &mut Line) {
     let mut padded = [0.0; DEPTH];

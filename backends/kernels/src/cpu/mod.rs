@@ -30,8 +30,11 @@ pub(crate) use stored::{Blocks, Scales, Stored};
 pub(crate) use thin::product as thin_product;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use crate::matrix::{Matrix, multiply};
+use rayon::prelude::*;
+
+use crate::matrix::{Accum, Matrix, multiply};
 use crate::{Compute, Side, bf16};
 use isa::Isa;
 
@@ -39,8 +42,11 @@ use isa::Isa;
 const FEW: usize = 4;
 
 /// `W [out, in]` as it lies in memory, and in which numbers to multiply it.
+#[derive(Clone, Copy)]
 pub(crate) struct Weight<'a> {
-    pub stored: Stored<'a>,
+    stored: Stored<'a>,
+    /// Elements in `stored` before the first.
+    skip: usize,
     pub compute: Compute,
     /// `[out, in]`
     pub shape: [usize; 2],
@@ -83,12 +89,22 @@ pub(crate) fn linear(x: &[f32], m: usize, weight: &Weight<'_>, side: Side, plus:
 
 fn on_top(mut y: Vec<f32>, plus: Plus<'_>) -> Vec<f32> {
     if let Some([a, b]) = plus {
-        multiply(&mut y, a, b, 1.0, 1.0);
+        multiply(&mut y, a, b, 1.0, Accum::Add);
     }
     y
 }
 
-impl Weight<'_> {
+impl<'a> Weight<'a> {
+    pub fn new(stored: Stored<'a>, compute: Compute, shape: [usize; 2]) -> Self {
+        Self { stored, skip: 0, compute, shape }
+    }
+
+    pub fn some_rows(self, rows: Range<usize>) -> Self {
+        let [out, cols] = self.shape;
+        assert!(rows.end <= out);
+        Self { skip: self.skip + rows.start * cols, shape: [rows.len(), cols], ..self }
+    }
+
     /// The size that a product sums over and the width of its result.
     pub fn inner_and_outer(&self, side: Side) -> [usize; 2] {
         let [out, cols] = self.shape;
@@ -102,7 +118,9 @@ impl Weight<'_> {
     fn operand<'x>(&self, x: &'x [f32]) -> Cow<'x, [f32]> {
         match self.compute {
             Compute::F32 | Compute::F16 => Cow::Borrowed(x),
-            Compute::Bf16 => Cow::Owned(x.iter().map(|value| bf16::widen(bf16::round(*value))).collect()),
+            Compute::Bf16 => {
+                Cow::Owned(x.par_iter().with_min_len(4096).map(|x| bf16::widen(bf16::round(*x))).collect())
+            }
         }
     }
 }
@@ -138,7 +156,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "no kernel computes in f16")]
     fn half_precision_is_not_taken_for_something_else() {
-        let weight = Weight { stored: Stored::Bf16(&[0]), compute: Compute::F16, shape: [1, 2] };
+        let weight = Weight::new(Stored::Bf16(&[0]), Compute::F16, [1, 2]);
         linear(&[0.0; 2], 1, &weight, Side::Forward, None);
     }
 }

@@ -106,6 +106,7 @@ fn interleaved(isa: Avx512, weight: &Weight<'_>, inner: Range<usize>, columns: R
 impl Weight<'_> {
     /// Elements `start..start + out.len()`.
     fn decode_bf16(&self, isa: Avx512, start: usize, out: &mut [u16]) {
+        let start = self.skip + start;
         match &self.stored {
             Stored::Dense(values) => {
                 out.iter_mut().zip(&values[start..]).for_each(|(o, value)| *o = bf16::round(*value))

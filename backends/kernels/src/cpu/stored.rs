@@ -8,6 +8,7 @@ use crate::four_bit::NESTED_BLOCK;
 use crate::{Compute, bf16};
 
 /// The values of a matrix, row-major.
+#[derive(Clone, Copy)]
 pub(crate) enum Stored<'a> {
     Dense(&'a [f32]),
     Bf16(&'a [i32]),
@@ -15,6 +16,7 @@ pub(crate) enum Stored<'a> {
 }
 
 /// A four-bit matrix; see [`crate::FourBit`].
+#[derive(Clone, Copy)]
 pub(crate) struct Blocks<'a> {
     pub codes: &'a [i32],
     pub scales: Scales<'a>,
@@ -23,6 +25,7 @@ pub(crate) struct Blocks<'a> {
 }
 
 /// See [`crate::BlockScales`].
+#[derive(Clone, Copy)]
 pub(crate) enum Scales<'a> {
     F32(&'a [f32]),
     Nested { codes: &'a [i32], scales: &'a [f32], map: &'a [f32], offset: f32 },
@@ -86,6 +89,7 @@ impl Iterator for Runs<'_> {
 impl Weight<'_> {
     /// Elements `start..start + out.len()` in the numbers that the product is computed in.
     pub(super) fn decode(&self, isa: Isa, start: usize, out: &mut [f32]) {
+        let start = self.skip + start;
         match &self.stored {
             Stored::Dense(values) => {
                 out.copy_from_slice(&values[start..start + out.len()]);
@@ -99,10 +103,18 @@ impl Weight<'_> {
         }
     }
 
+    /// One row in these numbers.
+    pub(crate) fn row(&self, row: usize) -> Vec<f32> {
+        let cols = self.shape[1];
+        let mut values = vec![0.0; cols];
+        self.decode(Isa::best(), row * cols, &mut values);
+        values
+    }
+
     /// The whole matrix, where it lies in memory as it is multiplied.
     pub(super) fn as_is(&self) -> Option<&[f32]> {
         match self.stored {
-            Stored::Dense(values) if self.compute == Compute::F32 => Some(values),
+            Stored::Dense(values) if self.compute == Compute::F32 => Some(&values[self.skip..]),
             _ => None,
         }
     }

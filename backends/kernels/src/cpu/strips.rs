@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::matrix::{Matrix, multiply_into};
+use crate::matrix::{Accum, Matrix, multiply_into};
 
 /// Some columns of a row-major matrix, in the hands of one task.
 pub(super) struct Strip<'a> {
@@ -85,7 +85,7 @@ impl Strip<'_> {
         let b = b.some_columns(self.columns());
         assert_eq!((a.shape(), b.shape()[0]), ([self.rows, a.shape()[1]], a.shape()[1]));
         // SAFETY: a has the rows of the strip, b its columns, and they have the inner size in common.
-        unsafe { multiply_into(self.first, self.stride, a, b, 1.0, 1.0) }
+        unsafe { multiply_into(self.first, self.stride, a, b, 1.0, Accum::Add) }
     }
 
     #[cfg(target_arch = "x86_64")]

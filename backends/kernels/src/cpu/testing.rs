@@ -62,7 +62,7 @@ pub(super) fn for_each_weight(shape: [usize; 2], check: impl Fn(&Weight<'_>, &[f
         ];
         for (stored, values) in stored {
             let values = if compute == Compute::Bf16 { self::rounded(values) } else { values.clone() };
-            check(&Weight { stored, compute, shape }, &values);
+            check(&Weight::new(stored, compute, shape), &values);
         }
     }
 }

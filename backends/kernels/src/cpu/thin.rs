@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::strips::{Strip, by_strips};
-use crate::matrix::{Matrix, multiply, multiply_into};
+use crate::matrix::{Accum, Matrix, multiply, multiply_into};
 
 /// Rows or columns of the result per task.
 const SHARE: usize = 64;
@@ -17,22 +17,22 @@ pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
     assert_eq!(k, inner, "product of [{m}, {k}] and [{inner}, {n}]");
     if m * n * k <= SMALL {
         let mut y = vec![0.0; m * n];
-        multiply(&mut y, a, b, 1.0, 0.0);
+        multiply(&mut y, a, b, 1.0, Accum::Replace);
         return y;
     }
     if m < n {
         let write = |mut strip: Strip<'_>| {
             let b = b.some_columns(strip.columns());
             // SAFETY: the strip has m rows of as many elements as b has columns, and a and b have k in common.
-            unsafe { multiply_into(strip.as_mut_ptr(), strip.stride(), a, b, 1.0, 0.0) }
+            unsafe { multiply_into(strip.as_mut_ptr(), strip.stride(), a, b, 1.0, Accum::Replace) }
         };
-        // SAFETY: the products fill their strips; with a factor of 0 for what was there they do not read it.
+        // SAFETY: the products fill their strips and do not read them.
         return unsafe { by_strips(m, n, SHARE, write) };
     }
     let mut y = vec![0.0; m * n];
     y.par_chunks_mut(SHARE * n).enumerate().for_each(|(i, y)| {
         let rows = i * SHARE..i * SHARE + y.len() / n;
-        multiply(y, a.some_rows(rows), b, 1.0, 0.0);
+        multiply(y, a.some_rows(rows), b, 1.0, Accum::Replace);
     });
     y
 }

@@ -1,4 +1,4 @@
-//! Products of many tokens in f32: tiles of the matrix are decoded and multiplied by `gemm`, each task on columns of its own.
+//! Products of many tokens in f32: tiles of the matrix are decoded and multiplied by `faer`, each task on columns of its own.
 
 use std::cell::Cell;
 
@@ -6,7 +6,7 @@ use super::isa::Isa;
 use super::strips::{Strip, by_strips};
 use super::{Plus, Weight};
 use crate::Side;
-use crate::matrix::{Matrix, multiply_into};
+use crate::matrix::{Accum, Matrix, multiply_into};
 
 /// Columns of the result per task: few enough to share the widths of small models out evenly, and enough that packing `x`
 /// anew for each task is cheap.
@@ -33,9 +33,8 @@ fn fill(isa: Isa, strip: &mut Strip<'_>, x: Matrix<'_>, weight: &Weight<'_>, sid
     let mut decoded = DECODED.take();
     let tile = tile(isa, weight, side, strip, &mut decoded);
     assert_eq!(strip.rows(), x.shape()[0]);
-    // SAFETY: the strip has the rows of x and the columns of the tile, both operands have k in common, and with a factor of 0
-    // for what was there it is not read.
-    unsafe { multiply_into(strip.as_mut_ptr(), strip.stride(), x, tile, 1.0, 0.0) }
+    // SAFETY: the strip has the rows of x and the columns of the tile, and both operands have k in common.
+    unsafe { multiply_into(strip.as_mut_ptr(), strip.stride(), x, tile, 1.0, Accum::Replace) }
     DECODED.set(decoded);
 }
 
