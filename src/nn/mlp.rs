@@ -20,8 +20,8 @@ pub struct Mlp<B: Backend> {
 impl<B: LowRankBackend> Mlp<B> {
     /// `[n, hidden] → [n, hidden]`.
     pub fn forward(&self, x: Tensor<B, 2>, pass: Pass) -> Tensor<B, 2> {
-        let [gate, up] = [&self.gate_proj, &self.up_proj].map(|layer| layer.forward(x.clone(), pass.read()));
-        self.down_proj.forward(self.gate.open(gate, up), pass)
+        let gate = self.gate_proj.forward(x.clone(), pass.read());
+        self.down_proj.forward(self.gate.open(gate, self.up_proj.forward(x, pass.read())), pass)
     }
 }
 

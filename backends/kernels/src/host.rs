@@ -1,7 +1,6 @@
 //! Matrix products of plain slices, for work on weight files that needs no backend.
 
-use faer::linalg::matmul::matmul as matmul_into;
-use faer::{Accum, MatMut, MatRef, Par};
+use gemm::{Parallelism, gemm};
 
 /// Product of the row-major matrices `a` (`[m, k]`) and `b` (`[k, n]`), on all threads.
 ///
@@ -10,14 +9,31 @@ use faer::{Accum, MatMut, MatRef, Par};
 pub fn matmul(a: &[f32], [m, k]: [usize; 2], b: &[f32], [inner, n]: [usize; 2]) -> Vec<f32> {
     assert!(a.len() == m * k && b.len() == inner * n && k == inner, "matmul of [{m}, {k}] and [{inner}, {n}]");
     let mut product = vec![0.0; m * n];
-    matmul_into(
-        MatMut::from_row_major_slice_mut(&mut product, m, n),
-        Accum::Replace,
-        MatRef::from_row_major_slice(a, m, k),
-        MatRef::from_row_major_slice(b, k, n),
-        1.0,
-        Par::rayon(0),
-    );
+    let stride = |columns: usize| columns as isize;
+    // SAFETY: the assertion above bounds every index that these sizes and strides can form.
+    unsafe {
+        gemm(
+            m,
+            n,
+            k,
+            product.as_mut_ptr(),
+            1,
+            stride(n),
+            false,
+            a.as_ptr(),
+            1,
+            stride(k),
+            b.as_ptr(),
+            1,
+            stride(n),
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::Rayon(0),
+        );
+    }
     product
 }
 

@@ -2,10 +2,14 @@
 
 use std::ops::Range;
 
-use faer::linalg::matmul::matmul;
-use faer::{MatMut, MatRef, Par};
+use gemm::{Parallelism, gemm};
 
-pub(crate) use faer::Accum;
+/// What becomes of what was there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accum {
+    Replace,
+    Add,
+}
 
 /// A view of a row-major matrix or of its transpose.
 #[derive(Clone, Copy)]
@@ -69,15 +73,31 @@ pub(crate) fn multiply(y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, alpha: f32, 
 /// # Safety
 /// `y` must point to `a.rows` such rows of `b.cols` elements each that nobody else uses, and `a` must have as many columns as `b` has rows.
 pub(crate) unsafe fn multiply_into(y: *mut f32, stride: usize, a: Matrix<'_>, b: Matrix<'_>, alpha: f32, accum: Accum) {
+    let beta = if accum == Accum::Add { 1.0 } else { 0.0 };
     // SAFETY: the caller vouches for y; the constructors of `Matrix` bound every index that sizes and strides can form.
-    let (y, [a, b]) = unsafe {
-        let y = MatMut::from_raw_parts_mut(y, a.rows, b.cols, stride as isize, 1);
-        let view = |x: Matrix<'_>| {
-            MatRef::from_raw_parts(x.values.as_ptr(), x.rows, x.cols, x.row_stride as isize, x.col_stride as isize)
-        };
-        (y, [a, b].map(view))
-    };
-    matmul(y, accum, a, b, alpha, Par::Seq);
+    unsafe {
+        gemm(
+            a.rows,
+            b.cols,
+            a.cols,
+            y,
+            1,
+            stride as isize,
+            accum == Accum::Add,
+            a.values.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.values.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            beta,
+            alpha,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! burn-ndarray: frozen matrices go through `faer`, which is faster than its own matmul.
+//! burn-ndarray: frozen matrices go through `gemm`, which is faster than its own matmul.
 
 use std::sync::Arc;
 

@@ -89,7 +89,7 @@ fn results_that_are_cheap_are_not_kept() {
 
 #[test]
 fn logits_exist_for_some_tokens_at_a_time() {
-    let (vocab, hidden) = (4096, 64);
+    let (vocab, hidden) = (16_384, 64);
     let weight = FrozenWeight::Dense(values::<2>([vocab, hidden]).into_primitive().tensor());
     let targets = Tensor::<A, 1, Int>::zeros([N], &Default::default());
     let x = values([N, hidden]).require_grad();
@@ -97,6 +97,6 @@ fn logits_exist_for_some_tokens_at_a_time() {
     head_loss(x.clone(), weight.clone(), targets.clone()).backward();
     let (kept, peak, loss) = counted(|| head_loss(x.clone(), weight.clone(), targets.clone()));
     assert!(kept.abs_diff(4 * N * hidden) < SLACK, "{kept}");
-    assert!(peak < 4 * N * vocab, "{peak}");
+    assert!(peak < 2 * N * vocab, "{peak}");
     assert!(x.grad(&loss.backward()).is_some());
 }
