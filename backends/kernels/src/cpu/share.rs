@@ -1,10 +1,37 @@
-//! Work shared out between the calling thread and those of the pool.
+//! Work of some microseconds shared out between the calling thread and those of the pool.
+//!
+//! Decoding one token is hundreds of products of a hundred microseconds each, and as long as that it takes to wake a thread. So
+//! threads that took part in one product stay for a while and watch for the next, and the calling thread waits for no one who
+//! has not come. Long products are the faster through rayon's own loops (measured).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
+use std::time::{Duration, Instant};
 
-/// Does `work` on every item. The calling thread takes part: of a product of one row half is done before another thread is
-/// awake, while rayon's own loops have a thread that is not of the pool sleep until the pool is done. Long products are the
-/// faster the other way (measured), with two threads of the pool that stay where they are.
+/// How long a thread watches for more work: longer than what lies between two products of a token.
+const WATCH: Duration = Duration::from_micros(300);
+
+/// One piece of work at a time, and those who watch for it.
+static TEAM: Team = Team {
+    leader: Mutex::new(()),
+    work: RwLock::new(None),
+    lots: AtomicUsize::new(0),
+    watching: AtomicUsize::new(0),
+    panicked: AtomicBool::new(false),
+};
+
+struct Team {
+    leader: Mutex<()>,
+    work: RwLock<Option<Work>>,
+    /// Counts what has been shared out.
+    lots: AtomicUsize,
+    watching: AtomicUsize,
+    panicked: AtomicBool,
+}
+
+type Work = &'static (dyn Fn() + Sync);
+
+/// Does `work` on every item; items are taken by whoever is free.
 pub(super) fn share<I: ExactSizeIterator<Item: Send> + Send>(items: I, work: impl Fn(I::Item) + Sync) {
     let helpers = rayon::current_num_threads().min(items.len()).saturating_sub(1);
     let items = Mutex::new(items);
@@ -14,10 +41,66 @@ pub(super) fn share<I: ExactSizeIterator<Item: Send> + Send>(items: I, work: imp
             work(item);
         }
     };
-    rayon::in_place_scope(|scope| {
-        (0..helpers).for_each(|_| scope.spawn(|_| run()));
-        run();
-    });
+    let leader = match TEAM.leader.try_lock() {
+        Ok(leader) => Some(leader),
+        Err(TryLockError::Poisoned(leader)) => Some(leader.into_inner()),
+        // Another thread is sharing out work of its own: it has the helpers.
+        Err(TryLockError::WouldBlock) => None,
+    };
+    match leader {
+        Some(_leader) if helpers > 0 => TEAM.run(&run, helpers),
+        _ => run(),
+    }
+}
+
+impl Team {
+    fn run(&'static self, work: &(dyn Fn() + Sync), helpers: usize) {
+        /// Ends the work before what it borrows is gone, whatever happens.
+        struct Ended;
+        impl Drop for Ended {
+            fn drop(&mut self) {
+                // Waits for those who are at it.
+                *TEAM.work.write().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+        }
+        // SAFETY: `Ended` takes it back before this function returns, and nobody keeps it longer than the lock.
+        let lasting = unsafe { std::mem::transmute::<&(dyn Fn() + Sync), Work>(work) };
+        {
+            let _ended = Ended;
+            *self.work.write().unwrap_or_else(PoisonError::into_inner) = Some(lasting);
+            self.lots.fetch_add(1, SeqCst);
+            let leader = std::thread::current().id();
+            for _ in self.watching.load(SeqCst)..helpers {
+                self.watching.fetch_add(1, SeqCst);
+                rayon::spawn(move || {
+                    // rayon gives a thread its own jobs back where nobody else has come for them.
+                    if std::thread::current().id() != leader {
+                        self.watch();
+                    }
+                    self.watching.fetch_sub(1, SeqCst);
+                });
+            }
+            work();
+        }
+        assert!(!self.panicked.swap(false, SeqCst), "a thread that took part in a product panicked");
+    }
+
+    /// Takes part in what is shared out, until nothing has been for a while.
+    fn watch(&self) {
+        let (mut seen, mut since) = (0, Instant::now());
+        while since.elapsed() < WATCH {
+            let lots = self.lots.load(SeqCst);
+            if lots == seen {
+                std::hint::spin_loop();
+                continue;
+            }
+            if let Some(work) = *self.work.read().unwrap_or_else(PoisonError::into_inner) {
+                let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                self.panicked.fetch_or(done.is_err(), SeqCst);
+            }
+            (seen, since) = (lots, Instant::now());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -31,5 +114,27 @@ mod tests {
             share(values.iter_mut().enumerate(), |(i, value)| *value += i + 1);
             assert!(values.iter().enumerate().all(|(i, value)| *value == i + 1), "{n}");
         }
+    }
+
+    #[test]
+    fn from_many_threads_over_and_over() {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    (0..500).for_each(|n| {
+                        let mut values = vec![0; n % 40];
+                        share(values.iter_mut(), |value| *value += 1);
+                        assert!(values.iter().all(|value| *value == 1));
+                    })
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_arrives_and_the_next_work_is_done() {
+        let caught = std::panic::catch_unwind(|| share(0..100, |i| assert!(i != 50, "the fiftieth")));
+        assert!(caught.is_err());
+        every_item_has_its_turn();
     }
 }
