@@ -194,3 +194,42 @@ fn plain<B: Backend>(
     let k = at.rotate(split_heads(k, shape, heads.kv_heads));
     join_heads(at.attend(q, k, split_heads(v, shape, heads.kv_heads)))
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, gradient, on_cpu_backends, values};
+
+    on_cpu_backends!(kernels_equal_plain_operations);
+
+    /// Rows whose second text begins anywhere, and whose tokens see all of their text or a window of it.
+    fn example(len: usize, window: Option<usize>, dim: usize) -> Positions {
+        const BATCH: usize = 2;
+        let angle = |i: usize| (i / (dim / 2) % len) as f32 / (1 + i % (dim / 2)) as f32;
+        let rotation = |of: fn(f32) -> f32| (0..BATCH * len * dim / 2).map(|i| of(angle(i))).collect();
+        let segment = (0..BATCH * len).map(|at| i32::from(at % len > len * (1 + at / len) / 3)).collect();
+        Positions { batch: BATCH, len, cos: rotation(f32::cos), sin: rotation(f32::sin), segment, window }
+    }
+
+    /// Lengths below and above what a kernel takes at a time.
+    fn kernels_equal_plain_operations<A: TrainBackend>() {
+        let shapes = [(4, 2), (2, 2), (3, 1)].map(|(heads, kv_heads)| Heads { heads, kv_heads, head_dim: 6 });
+        for (heads, len) in shapes.into_iter().flat_map(|heads| [1, 31, 100].map(|len| (heads, len))) {
+            for window in [None, Some(40)] {
+                let at = example(len, window, heads.head_dim);
+                let [n, q, kv] = [at.batch * len, heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim];
+                let qkv = [(q, 0.9), (kv, 0.7), (kv, 0.3)];
+                let qkv = qkv.map(|(width, step)| values::<A, 2>([n, width], step).mul_scalar(2.0).require_grad());
+                let ([q, k, v], tensors) = (qkv.clone(), at.tensors(&Default::default()));
+                let theirs = plain(&tensors, [at.batch, len], q, k, v, heads);
+                let [q, k, v] = qkv.clone();
+                let ours = AttentionLayout::Host(Arc::new(at)).attention(q, k, v, heads);
+                assert_close(ours.clone().inner(), theirs.clone().inner());
+                let [ours, theirs] = [ours, theirs].map(gradient);
+                for x in &qkv {
+                    assert_close(x.grad(&ours).unwrap(), x.grad(&theirs).unwrap());
+                }
+            }
+        }
+    }
+}
