@@ -17,17 +17,22 @@ pub(crate) fn in_place(logits: &mut [f32], targets: &[i32]) -> f32 {
 }
 
 fn of_row(row: &mut [f32], target: usize) -> f64 {
-    /// Few enough for an f32 sum.
-    const PART: usize = 256;
     let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    row.iter_mut().for_each(|logit| *logit -= highest);
-    let wanted = f64::from(row[target]);
-    exp(row);
-    let sum: f64 = row.chunks(PART).map(|part| f64::from(part.iter().sum::<f32>())).sum();
+    let wanted = f64::from(row[target] - highest);
+    let sum = exp_below(row, highest);
     let norm = (1.0 / sum) as f32;
     row.iter_mut().for_each(|weight| *weight *= norm);
     row[target] -= 1.0;
     sum.ln() - wanted
+}
+
+/// Leaves in the place of `logits` their exponentials below the highest, and adds them up.
+pub(crate) fn exp_below(logits: &mut [f32], highest: f32) -> f64 {
+    /// Few enough for an f32 sum.
+    const PART: usize = 256;
+    logits.iter_mut().for_each(|logit| *logit -= highest);
+    exp(logits);
+    logits.chunks(PART).map(|part| f64::from(part.iter().sum::<f32>())).sum()
 }
 
 #[cfg(test)]

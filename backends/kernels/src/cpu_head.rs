@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::Side;
 use crate::cpu::{Weight, linear};
-use crate::exp::exp;
+use crate::cpu_cross_entropy::exp_below;
 
 /// Tokens at a time: enough that weights are decoded for many.
 const TOKENS: usize = 512;
@@ -71,17 +71,12 @@ fn of_tokens(hidden: &[f32], weight: &Weight<'_>, targets: &[i32], mut grad: Opt
 impl Row {
     /// Leaves in the place of `logits` their exponentials below the highest yet; `target` is the target's place among them.
     fn add(&mut self, logits: &mut [f32], target: Option<usize>) {
-        /// Few enough for an f32 sum.
-        const PART: usize = 256;
         if let Some(wanted) = target.and_then(|target| logits.get(target)) {
             self.wanted = *wanted;
         }
         let highest = logits.iter().copied().fold(self.highest, f32::max);
-        logits.iter_mut().for_each(|logit| *logit -= highest);
-        exp(logits);
         self.fade = (self.highest - highest).exp();
-        let sum: f64 = logits.chunks(PART).map(|part| f64::from(part.iter().sum::<f32>())).sum();
-        self.sum = self.sum * f64::from(self.fade) + sum;
+        self.sum = self.sum * f64::from(self.fade) + exp_below(logits, highest);
         self.highest = highest;
     }
 }
