@@ -1,5 +1,6 @@
 //! Small matrix products on one thread, on strided views.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use gemm::{Parallelism, gemm};
@@ -36,6 +37,22 @@ impl<'a> Matrix<'a> {
 
     pub fn shape(self) -> [usize; 2] {
         [self.rows, self.cols]
+    }
+
+    pub fn at(self, row: usize, col: usize) -> f32 {
+        debug_assert!(row < self.rows && col < self.cols);
+        self.values[row * self.row_stride + col * self.col_stride]
+    }
+
+    /// Its elements row by row, if they lie like that.
+    pub fn as_rows(self) -> Option<&'a [f32]> {
+        (self.col_stride == 1 && self.row_stride == self.cols).then(|| &self.values[..self.rows * self.cols])
+    }
+
+    /// The same of any matrix.
+    pub fn to_rows(self) -> Cow<'a, [f32]> {
+        let copy = || (0..self.rows * self.cols).map(|i| self.at(i / self.cols, i % self.cols)).collect();
+        self.as_rows().map_or_else(|| Cow::Owned(copy()), Cow::Borrowed)
     }
 
     /// Some of the rows.

@@ -1,7 +1,7 @@
 //! Products with a frozen matrix on the CPU, on slices; shared by the CPU backends.
 //!
-//! No way through here forms the whole matrix. `rows` serves a few tokens, `tiles` many in f32, and `panels` many in
-//! bfloat16 where the processor multiplies it. What one element sums over, and in which order, does not depend on threads.
+//! No way through here forms the whole matrix. `rows` serves a few tokens, `wide` and `tiles` many in f32 with AVX-512 and
+//! without, and `panels` many in bfloat16 where the processor multiplies it. What one element sums over, and in which order, does not depend on threads.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -11,6 +11,10 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
+mod avx512_f32;
+#[cfg(target_arch = "x86_64")]
+mod columns;
 mod isa;
 #[cfg(target_arch = "x86_64")]
 mod pack;
@@ -25,6 +29,8 @@ mod strips;
 mod testing;
 mod thin;
 mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 pub(crate) use stored::{Blocks, Scales, Stored};
 pub(crate) use thin::product as thin_product;
@@ -84,7 +90,11 @@ pub(crate) fn linear(x: &[f32], m: usize, weight: &Weight<'_>, side: Side, plus:
     if side == Side::Forward && m <= FEW {
         return on_top(rows::product(Isa::best(), &weight.operand(x), m, weight), plus);
     }
-    tiles::product(Isa::best(), &weight.operand(x), m, weight, side, plus)
+    match Isa::best() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(unit) => wide::product(unit, &weight.operand(x), m, weight, side, plus),
+        isa => tiles::product(isa, &weight.operand(x), m, weight, side, plus),
+    }
 }
 
 fn on_top(mut y: Vec<f32>, plus: Plus<'_>) -> Vec<f32> {

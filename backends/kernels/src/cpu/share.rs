@@ -2,13 +2,14 @@
 //!
 //! Decoding one token is hundreds of products of a hundred microseconds each, and as long as that it takes to wake a thread. So
 //! threads that took part in one product stay for a while and watch for the next, and the calling thread waits for no one who
-//! has not come. Long products are the faster through rayon's own loops (measured).
+//! has not come. Long products are the faster through rayon's own loops (measured); the same threads stay awake for these.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
-/// How long a thread watches for more work: longer than what lies between two products of a token.
+/// How long a thread watches for more work: longer than what lies between two products.
 const WATCH: Duration = Duration::from_micros(300);
 
 /// One piece of work at a time, and those who watch for it.
@@ -53,6 +54,11 @@ pub(super) fn share<I: ExactSizeIterator<Item: Send> + Send>(items: I, work: imp
     }
 }
 
+/// Wakes the threads of the pool for rayon's own loops, of which a training step has more than a thousand.
+pub(super) fn stay_awake() {
+    TEAM.call(rayon::current_num_threads() - 1);
+}
+
 impl Team {
     fn run(&'static self, work: &(dyn Fn() + Sync), helpers: usize) {
         /// Ends the work before what it borrows is gone, whatever happens.
@@ -69,29 +75,38 @@ impl Team {
             let _ended = Ended;
             *self.work.write().unwrap_or_else(PoisonError::into_inner) = Some(lasting);
             self.lots.fetch_add(1, SeqCst);
-            let leader = std::thread::current().id();
-            for _ in self.watching.load(SeqCst)..helpers {
-                self.watching.fetch_add(1, SeqCst);
-                rayon::spawn(move || {
-                    // rayon gives a thread its own jobs back where nobody else has come for them.
-                    if std::thread::current().id() != leader {
-                        self.watch();
-                    }
-                    self.watching.fetch_sub(1, SeqCst);
-                });
-            }
+            self.call(helpers);
             work();
         }
         assert!(!self.panicked.swap(false, SeqCst), "a thread that took part in a product panicked");
     }
 
-    /// Takes part in what is shared out, until nothing has been for a while.
+    /// Has as many threads of the pool watch, unless they do.
+    fn call(&'static self, helpers: usize) {
+        thread_local!(static WATCHES: Cell<bool> = const { Cell::new(false) });
+        let leader = std::thread::current().id();
+        for _ in self.watching.load(SeqCst)..helpers {
+            self.watching.fetch_add(1, SeqCst);
+            rayon::spawn(move || {
+                // rayon gives a thread its own jobs back where nobody else has come for them.
+                if std::thread::current().id() != leader && !WATCHES.replace(true) {
+                    self.watch();
+                    WATCHES.set(false);
+                }
+                self.watching.fetch_sub(1, SeqCst);
+            });
+        }
+    }
+
+    /// Takes part in what is shared out, here or by rayon, until nothing has been for a while.
     fn watch(&self) {
         let (mut seen, mut since) = (0, Instant::now());
         while since.elapsed() < WATCH {
             let lots = self.lots.load(SeqCst);
             if lots == seen {
-                std::hint::spin_loop();
+                if rayon::yield_now() == Some(rayon::Yield::Executed) {
+                    since = Instant::now();
+                }
                 continue;
             }
             if let Some(work) = *self.work.read().unwrap_or_else(PoisonError::into_inner) {

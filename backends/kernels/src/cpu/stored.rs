@@ -103,6 +103,34 @@ impl Weight<'_> {
         }
     }
 
+    /// Elements `range` in these numbers, in `buffer` unless they lie in memory as they are.
+    pub(super) fn decoded<'b>(&'b self, isa: Isa, range: Range<usize>, buffer: &'b mut [f32]) -> &'b [f32] {
+        match self.as_is() {
+            Some(values) => &values[range],
+            None => {
+                let decoded = &mut buffer[..range.len()];
+                self.decode(isa, range.start, decoded);
+                decoded
+            }
+        }
+    }
+
+    /// Asks for elements `range`, as far as there are any, to be brought nearer.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn prefetch(&self, range: Range<usize>) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let (bytes, bits): (&[u8], usize) = match &self.stored {
+            Stored::Dense(values) => (bytemuck::cast_slice(values), 32),
+            Stored::Bf16(codes) => (bytemuck::cast_slice(codes), 16),
+            Stored::FourBit(blocks) => (bytemuck::cast_slice(blocks.codes), 4),
+        };
+        let [start, end] = [range.start, range.end].map(|at| bytes.len().min((self.skip + at) * bits / 8));
+        for line in bytes[start..end].chunks(64) {
+            // SAFETY: nothing is read, and the address is that of an element.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+        }
+    }
+
     /// One row in these numbers.
     pub(crate) fn row(&self, row: usize) -> Vec<f32> {
         let cols = self.shape[1];

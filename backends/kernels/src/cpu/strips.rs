@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::share::stay_awake;
 use crate::matrix::{Accum, Matrix, multiply_into};
 
 /// Some columns of a row-major matrix, in the hands of one task.
@@ -55,7 +56,10 @@ pub(super) fn over_strips(
     match columns.div_ceil(width) {
         // Not worth waking another thread.
         1 => task(0),
-        tasks => (0..tasks).into_par_iter().for_each(task),
+        tasks => {
+            stay_awake();
+            (0..tasks).into_par_iter().for_each(task)
+        }
     }
 }
 
@@ -86,6 +90,20 @@ impl Strip<'_> {
         assert_eq!((a.shape(), b.shape()[0]), ([self.rows, a.shape()[1]], a.shape()[1]));
         // SAFETY: a has the rows of the strip, b its columns, and they have the inner size in common.
         unsafe { multiply_into(self.first, self.stride, a, b, 1.0, Accum::Add) }
+    }
+
+    /// `columns` of the strip in `N` rows from `row` on; of rows that are not there, none.
+    #[cfg(target_arch = "x86_64")]
+    pub fn block<const N: usize>(&mut self, row: usize, columns: Range<usize>) -> [&mut [MaybeUninit<f32>]; N] {
+        assert!(columns.end <= self.columns.len());
+        std::array::from_fn(|i| match row + i < self.rows {
+            // SAFETY: the row is there, nobody else has its columns, and each is taken once.
+            true => unsafe {
+                let first = self.first.add((row + i) * self.stride + columns.start);
+                std::slice::from_raw_parts_mut(first.cast(), columns.len())
+            },
+            false => &mut [],
+        })
     }
 
     #[cfg(target_arch = "x86_64")]
