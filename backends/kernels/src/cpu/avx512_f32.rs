@@ -50,18 +50,18 @@ unsafe fn multiply<const PARTS: usize>(rows: &[[&[f32]; ROWS]; 2], lines: &[&[Li
     let mut sums = [[_mm512_setzero_ps(); PARTS]; ROWS];
     for (rows, lines) in rows.iter().zip(lines) {
         let mut some: [&[f32]; ROWS] = [&[]; ROWS];
-        for row in 0..ROWS {
-            some[row] = &rows[row][..lines.len()];
+        for (some, row) in some.iter_mut().zip(rows) {
+            *some = &row[..lines.len()];
         }
         for (i, line) in lines.iter().enumerate() {
             let mut columns = [_mm512_setzero_ps(); PARTS];
-            for part in 0..PARTS {
-                columns[part] = load(&line.0[part]);
+            for (column, part) in columns.iter_mut().zip(&line.0) {
+                *column = load(part);
             }
-            for row in 0..ROWS {
-                let x = _mm512_set1_ps(some[row][i]);
-                for part in 0..PARTS {
-                    sums[row][part] = _mm512_fmadd_ps(x, columns[part], sums[row][part]);
+            for (sums, row) in sums.iter_mut().zip(some) {
+                let x = _mm512_set1_ps(row[i]);
+                for (sum, column) in sums.iter_mut().zip(columns) {
+                    *sum = _mm512_fmadd_ps(x, column, *sum);
                 }
             }
         }

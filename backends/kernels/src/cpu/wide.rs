@@ -43,10 +43,10 @@ pub(super) fn product(unit: Avx512, x: &[f32], m: usize, weight: &Weight<'_>, si
     unsafe { by_strips(m, n, width(n), write) }
 }
 
-/// Columns per task of a result of `n`: all that may be where enough tasks are left.
+/// Columns per task of a result of `n`: those with which no thread has more to do than need be, and of these the most.
 fn width(n: usize) -> usize {
-    const TASKS: usize = 8;
-    if n >= TASKS * MOST { MOST } else { MOST / 2 }
+    let most = |width: &usize| n.div_ceil(*width).div_ceil(rayon::current_num_threads()) * width;
+    [MOST, MOST / 2, COLUMNS].into_iter().min_by_key(most).expect("three")
 }
 
 /// Some columns of a left operand.
