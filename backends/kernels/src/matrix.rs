@@ -1,6 +1,5 @@
 //! Small matrix products on one thread, on strided views.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use gemm::{Parallelism, gemm};
@@ -39,22 +38,6 @@ impl<'a> Matrix<'a> {
         [self.rows, self.cols]
     }
 
-    pub fn at(self, row: usize, col: usize) -> f32 {
-        debug_assert!(row < self.rows && col < self.cols);
-        self.values[row * self.row_stride + col * self.col_stride]
-    }
-
-    /// Its elements row by row, if they lie like that.
-    pub fn as_rows(self) -> Option<&'a [f32]> {
-        (self.col_stride == 1 && self.row_stride == self.cols).then(|| &self.values[..self.rows * self.cols])
-    }
-
-    /// The same of any matrix.
-    pub fn to_rows(self) -> Cow<'a, [f32]> {
-        let copy = || (0..self.rows * self.cols).map(|i| self.at(i / self.cols, i % self.cols)).collect();
-        self.as_rows().map_or_else(|| Cow::Owned(copy()), Cow::Borrowed)
-    }
-
     /// Some of the rows.
     pub fn some_rows(self, rows: Range<usize>) -> Self {
         assert!(rows.start < rows.end && rows.end <= self.rows);
@@ -68,6 +51,23 @@ impl<'a> Matrix<'a> {
 
     pub fn t(self) -> Self {
         Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+}
+
+/// What our own kernels read.
+#[cfg(target_arch = "x86_64")]
+impl<'a> Matrix<'a> {
+    pub fn at(self, row: usize, col: usize) -> f32 {
+        debug_assert!(row < self.rows && col < self.cols);
+        self.values[row * self.row_stride + col * self.col_stride]
+    }
+
+    /// Its elements row by row.
+    pub fn to_rows(self) -> std::borrow::Cow<'a, [f32]> {
+        match self.col_stride == 1 && self.row_stride == self.cols {
+            true => self.values[..self.rows * self.cols].into(),
+            false => (0..self.rows * self.cols).map(|i| self.at(i / self.cols, i % self.cols)).collect(),
+        }
     }
 }
 

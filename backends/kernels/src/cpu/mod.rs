@@ -1,7 +1,8 @@
 //! Products with a frozen matrix on the CPU, on slices; shared by the CPU backends.
 //!
 //! No way through here forms the whole matrix. `rows` serves a few tokens, `wide` and `tiles` many in f32 with AVX-512 and
-//! without, and `panels` many in bfloat16 where the processor multiplies it. What one element sums over, and in which order, does not depend on threads.
+//! without, and `panels` many in bfloat16 where the processor multiplies it. What one element sums over, and in which order,
+//! does not depend on threads.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// How long a thread watches for more work: longer than what lies between two products.
 const WATCH: Duration = Duration::from_micros(300);
 
+/// And how long altogether: it may be waited for elsewhere, and can be called again.
+const STAY: Duration = Duration::from_millis(10);
+
 /// One piece of work at a time, and those who watch for it.
 static TEAM: Team = Team {
     leader: Mutex::new(()),
@@ -54,9 +57,9 @@ pub(super) fn share<I: ExactSizeIterator<Item: Send> + Send>(items: I, work: imp
     }
 }
 
-/// Wakes the threads of the pool for rayon's own loops, of which a training step has more than a thousand.
-pub(super) fn stay_awake() {
-    TEAM.call(rayon::current_num_threads() - 1);
+/// Keeps threads awake for one of rayon's own loops, of which a training step has more than a thousand, over so many tasks.
+pub(super) fn stay_awake(tasks: usize) {
+    TEAM.call(rayon::current_num_threads().min(tasks) - 1);
 }
 
 impl Team {
@@ -100,12 +103,14 @@ impl Team {
 
     /// Takes part in what is shared out, here or by rayon, until nothing has been for a while.
     fn watch(&self) {
-        let (mut seen, mut since) = (0, Instant::now());
-        while since.elapsed() < WATCH {
+        let began = Instant::now();
+        let (mut seen, mut since) = (0, began);
+        while since.elapsed() < WATCH && began.elapsed() < STAY {
             let lots = self.lots.load(SeqCst);
             if lots == seen {
-                if rayon::yield_now() == Some(rayon::Yield::Executed) {
-                    since = Instant::now();
+                match rayon::yield_now() {
+                    Some(rayon::Yield::Executed) => since = Instant::now(),
+                    _ => std::hint::spin_loop(),
                 }
                 continue;
             }
@@ -120,7 +125,9 @@ impl Team {
 
 #[cfg(test)]
 mod tests {
-    use super::share;
+    use rayon::prelude::*;
+
+    use super::{share, stay_awake};
 
     #[test]
     fn every_item_has_its_turn() {
@@ -142,6 +149,19 @@ mod tests {
                         assert!(values.iter().all(|value| *value == 1));
                     })
                 });
+            }
+        });
+    }
+
+    #[test]
+    fn loops_of_several_threads_end_beside_each_other() {
+        let sum = |n: u64| {
+            stay_awake(usize::MAX);
+            (0..n).into_par_iter().sum::<u64>()
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..500).for_each(|n| assert_eq!(sum(n), n * n.saturating_sub(1) / 2)));
             }
         });
     }

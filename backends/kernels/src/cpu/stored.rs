@@ -125,9 +125,11 @@ impl Weight<'_> {
             Stored::FourBit(blocks) => (bytemuck::cast_slice(blocks.codes), 4),
         };
         let [start, end] = [range.start, range.end].map(|at| bytes.len().min((self.skip + at) * bits / 8));
-        for line in bytes[start..end].chunks(64) {
-            // SAFETY: nothing is read, and the address is that of an element.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+        let bytes = &bytes[start..end];
+        // Lines of the cache begin anywhere among the bytes: the last one may be one more.
+        for byte in bytes.iter().step_by(64).chain(bytes.last()) {
+            // SAFETY: nothing is read, and the address is that of a byte of the weight.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) }
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) fn over_strips(
         // Not worth waking another thread.
         1 => task(0),
         tasks => {
-            stay_awake();
+            stay_awake(tasks);
             (0..tasks).into_par_iter().for_each(task)
         }
     }
@@ -95,7 +95,7 @@ impl Strip<'_> {
     /// `columns` of the strip in `N` rows from `row` on; of rows that are not there, none.
     #[cfg(target_arch = "x86_64")]
     pub fn block<const N: usize>(&mut self, row: usize, columns: Range<usize>) -> [&mut [MaybeUninit<f32>]; N] {
-        assert!(columns.end <= self.columns.len());
+        assert!(columns.start <= columns.end && columns.end <= self.columns.len());
         std::array::from_fn(|i| match row + i < self.rows {
             // SAFETY: the row is there, nobody else has its columns, and each is taken once.
             true => unsafe {

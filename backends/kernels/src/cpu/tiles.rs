@@ -1,4 +1,5 @@
-//! Products of many tokens in f32: tiles of the matrix are decoded and multiplied by `gemm`, each task on columns of its own.
+//! Products of many tokens in f32 without AVX-512: tiles of the matrix are decoded and multiplied by `gemm`, each task on columns
+//! of its own.
 
 use std::cell::Cell;
 

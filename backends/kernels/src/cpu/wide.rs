@@ -13,13 +13,37 @@ use super::strips::{Strip, by_strips};
 use super::{Plus, Weight};
 use crate::Side;
 
-/// Elements of the inner dimension at a time: as many as a second-level cache has room for beside the columns of a task.
+/// Elements of the inner dimension at a time; the same for every width, so that sums do not depend on it.
 const DEEP: usize = 1536;
 
 /// `x [m, in] · Wᵀ → [m, out]` or `g [m, out] · W → [m, in]`, and what comes on top.
 pub(super) fn product(unit: Avx512, x: &[f32], m: usize, weight: &Weight<'_>, side: Side, plus: Plus<'_>) -> Vec<f32> {
+    let [k, n] = weight.inner_and_outer(side);
+    by_width(width(k, n), unit, x, m, weight, side, plus)
+}
+
+/// Columns per task: those with which no thread has more to do than need be, and of these as many as a second-level cache has
+/// room for, decoded, while rows go by.
+fn width(k: usize, n: usize) -> usize {
+    const ROOM: usize = DEEP * MOST / 2;
+    let threads = rayon::current_num_threads();
+    let longest = |width: &usize| n.min(n.div_ceil(*width).div_ceil(threads) * width);
+    let fit = [MOST, MOST / 2, COLUMNS].into_iter().filter(|width| width * k.min(DEEP) <= ROOM);
+    fit.min_by_key(longest).expect("half of the most")
+}
+
+fn by_width(
+    width: usize,
+    unit: Avx512,
+    x: &[f32],
+    m: usize,
+    weight: &Weight<'_>,
+    side: Side,
+    plus: Plus<'_>,
+) -> Vec<f32> {
     thread_local!(static RIGHT: Cell<[Columns; 2]> = Cell::default());
     let [k, n] = weight.inner_and_outer(side);
+    assert!(k > 0);
     let plus = plus.map(|[a, b]| (a.to_rows(), b));
     let write = |mut strip: Strip<'_>| {
         let [mut right, mut thin] = RIGHT.take();
@@ -34,19 +58,13 @@ pub(super) fn product(unit: Avx512, x: &[f32], m: usize, weight: &Weight<'_>, si
                 thin.of_matrix(*b, strip.columns());
             }
             let products = [(Rows { values: x, width: k, columns: inner }, &right), (on_top, &thin)];
-            // SAFETY: the first piece has written all of the strip.
+            // SAFETY: the first piece writes all of the strip.
             unsafe { put(unit, &products, start > 0, &mut strip) };
         }
         RIGHT.set([right, thin]);
     };
-    // SAFETY: sums are put into all of the strip, by the first piece without reading it.
-    unsafe { by_strips(m, n, width(n), write) }
-}
-
-/// Columns per task of a result of `n`: those with which no thread has more to do than need be, and of these the most.
-fn width(n: usize) -> usize {
-    let most = |width: &usize| n.div_ceil(*width).div_ceil(rayon::current_num_threads()) * width;
-    [MOST, MOST / 2, COLUMNS].into_iter().min_by_key(most).expect("three")
+    // SAFETY: there is a first piece, which puts sums into all of the strip without reading it.
+    unsafe { by_strips(m, n, width, write) }
 }
 
 /// Some columns of a left operand.
@@ -77,7 +95,7 @@ unsafe fn put(unit: Avx512, products: &[(Rows<'_>, &Columns); 2], more: bool, st
         for (panel, start) in (0..strip.columns().len()).step_by(COLUMNS).enumerate() {
             let right = products.each_ref().map(|(_, right)| right.panel(panel));
             let end = strip.columns().len().min(start + COLUMNS);
-            // SAFETY: the block is part of the strip.
+            // SAFETY: the block is part of the strip, which has been written where the caller says so.
             unsafe { unit.multiply(&left, &right, strip.block(row, start..end), more) };
         }
     }
@@ -95,20 +113,36 @@ mod tests {
             println!("skipped: this processor has no AVX-512");
             return;
         };
-        // More columns than a task has, and more elements than are summed at a time.
-        let shapes = SHAPES.as_slice().iter().chain(&[[200, 400], [1600, 20], [20, 1600]]);
-        for (shape, side) in shapes.flat_map(|shape| [(*shape, Side::Forward), (*shape, Side::Backward)]) {
-            for m in [1, 5, 15, 40] {
+        // More elements than are summed at a time, and more columns than a task has.
+        let shapes = SHAPES.as_slice().iter().chain(&[[200, 400], [3100, 20], [20, 3100]]);
+        let cases = shapes.flat_map(|shape| [(*shape, Side::Forward), (*shape, Side::Backward)]);
+        for ((shape, side), width) in cases.flat_map(|case| [MOST, MOST / 2, COLUMNS].map(|width| (case, width))) {
+            for m in [1, 13] {
                 for_each_weight(shape, |weight, values| {
                     let [k, n] = weight.inner_and_outer(side);
                     let x = weight.operand(&numbers(m * k, 7)).into_owned();
-                    let y = product(unit, &x, m, weight, side, None);
+                    let product = |plus| by_width(width, unit, &x, m, weight, side, plus);
+                    let y = product(None);
                     assert_product(&y, &x, values, shape, side);
-                    assert_eq!(y, product(unit, &x, m, weight, side, None));
-                    let nothing = [Matrix::new(&[], m, 0), Matrix::new(&[], 0, n)];
-                    assert_eq!(y, product(unit, &x, m, weight, side, Some(nothing)));
+                    assert_eq!(y, product(None));
+                    assert_eq!(y, product(Some([Matrix::new(&[], m, 0), Matrix::new(&[], 0, n)])));
+                    let (a, b) = (numbers(m * 3, 11), numbers(n * 3, 12));
+                    let both = product(Some([Matrix::new(&a, m, 3), Matrix::new(&b, n, 3).t()]));
+                    for (i, (both, y)) in both.iter().zip(&y).enumerate() {
+                        let thin: f32 = (0..3).map(|j| a[i / n * 3 + j] * b[i % n * 3 + j]).sum();
+                        assert!((both - y - thin).abs() < 1e-4, "{side:?} {shape:?} {width}: {both} {y} {thin}");
+                    }
                 });
             }
+        }
+    }
+
+    #[test]
+    fn no_thread_has_more_columns_than_need_be() {
+        let threads = rayon::current_num_threads();
+        for (k, n) in [1, 768, 5000].into_iter().flat_map(|k| [1, 48, 64, 192, 288, 1000, 6144].map(|n| (k, n))) {
+            let [most, least] = [width(k, n), COLUMNS].map(|width| n.div_ceil(width).div_ceil(threads) * width);
+            assert!(most.min(n) <= least && width(k, n) * k.min(DEEP) * 4 <= 600 << 10, "{k} {n}: {}", width(k, n));
         }
     }
 }
