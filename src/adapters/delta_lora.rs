@@ -143,9 +143,9 @@ impl<B: LowRankBackend> Method<B> for DeltaLora<B> {
         Ok(adapter)
     }
 
-    fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, _: Pass) -> Tensor<B, 2> {
+    fn forward(&self, x: Tensor<B, 2>, base: &Linear<B>, pass: Pass) -> Tensor<B, 2> {
         let product = LowRank::product(self.lora_A.val(), self.lora_B.val(), self.scaling);
-        let y = base.base(x.clone()) + low_rank(x.clone(), product);
+        let y = base.base_with(x.clone(), product, pass);
         match self.moved() {
             Some(moved) => y + low_rank(x, moved),
             None => y,
