@@ -44,43 +44,40 @@ impl Avx512 {
     }
 }
 
+// Loops, because closures would not be inlined into instructions that their callers are not compiled for.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn multiply<const PARTS: usize>(rows: &[[&[f32]; ROWS]; 2], lines: &[&[Line]; 2], y: Block<'_>, more: bool) {
-    // Each sum by itself, so that the result is that of two products which are added.
-    let second = sums::<PARTS>(&rows[1], lines[1]);
-    let first = sums::<PARTS>(&rows[0], lines[0]);
-    for (y, (first, second)) in y.into_iter().zip(first.into_iter().zip(second)) {
-        for (y, (first, second)) in y.chunks_mut(PART).zip(first.into_iter().zip(second)) {
+    let mut sums = [[_mm512_setzero_ps(); PARTS]; ROWS];
+    let mut second = sums;
+    // The second first, and each by itself, so that the result is that of two products which are added.
+    for (rows, lines) in rows.iter().zip(lines).rev() {
+        second = sums;
+        sums = [[_mm512_setzero_ps(); PARTS]; ROWS];
+        let mut some: [&[f32]; ROWS] = [&[]; ROWS];
+        for (some, row) in some.iter_mut().zip(rows) {
+            *some = &row[..lines.len()];
+        }
+        for (i, line) in lines.iter().enumerate() {
+            let mut columns = [_mm512_setzero_ps(); PARTS];
+            for (column, part) in columns.iter_mut().zip(&line.0) {
+                *column = load(part);
+            }
+            for (sums, row) in sums.iter_mut().zip(some) {
+                let x = _mm512_set1_ps(row[i]);
+                for (sum, column) in sums.iter_mut().zip(columns) {
+                    *sum = _mm512_fmadd_ps(x, column, *sum);
+                }
+            }
+        }
+    }
+    for (y, (sums, second)) in y.into_iter().zip(sums.into_iter().zip(second)) {
+        for (y, (sum, second)) in y.chunks_mut(PART).zip(sums.into_iter().zip(second)) {
             // SAFETY: as many elements as y has are read, where the caller says that they are there, and written.
             unsafe {
                 let (y, mask) = (y.as_mut_ptr().cast(), u16::MAX >> (PART - y.len()));
                 let before = if more { _mm512_maskz_loadu_ps(mask, y) } else { _mm512_setzero_ps() };
-                _mm512_mask_storeu_ps(y, mask, _mm512_add_ps(_mm512_add_ps(before, first), second));
+                _mm512_mask_storeu_ps(y, mask, _mm512_add_ps(_mm512_add_ps(before, sum), second));
             }
         }
     }
-}
-
-// Loops, because closures would not be inlined into instructions that their callers are not compiled for.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn sums<const PARTS: usize>(rows: &[&[f32]; ROWS], lines: &[Line]) -> [[__m512; PARTS]; ROWS] {
-    let mut sums = [[_mm512_setzero_ps(); PARTS]; ROWS];
-    let mut some: [&[f32]; ROWS] = [&[]; ROWS];
-    for (some, row) in some.iter_mut().zip(rows) {
-        *some = &row[..lines.len()];
-    }
-    for (i, line) in lines.iter().enumerate() {
-        let mut columns = [_mm512_setzero_ps(); PARTS];
-        for (column, part) in columns.iter_mut().zip(&line.0) {
-            *column = load(part);
-        }
-        for (sums, row) in sums.iter_mut().zip(some) {
-            let x = _mm512_set1_ps(row[i]);
-            for (sum, column) in sums.iter_mut().zip(columns) {
-                *sum = _mm512_fmadd_ps(x, column, *sum);
-            }
-        }
-    }
-    sums
 }
