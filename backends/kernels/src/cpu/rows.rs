@@ -1,5 +1,7 @@
 //! Forward products of a few tokens: rows of the matrix are decoded into the first-level cache and multiplied there.
 
+use std::ops::Range;
+
 use super::Weight;
 use super::isa::Isa;
 use super::share::share;
@@ -22,7 +24,7 @@ pub(super) fn product(isa: Isa, x: &[f32], m: usize, weight: &Weight<'_>) -> Vec
         for (row, sums) in (task * ROWS..).zip(sums.chunks_exact_mut(m)) {
             for start in (0..cols).step_by(PIECE) {
                 let end = cols.min(start + PIECE);
-                let w = weight.decoded(isa, row * cols + start..row * cols + end, &mut buffer);
+                let w = piece(isa, weight, row * cols + start..row * cols + end, &mut buffer);
                 for (sum, x) in sums.iter_mut().zip(x.chunks_exact(cols)) {
                     *sum += isa.dot(w, &x[start..end]);
                 }
@@ -36,6 +38,18 @@ pub(super) fn product(isa: Isa, x: &[f32], m: usize, weight: &Weight<'_>) -> Vec
     match m {
         1 => columns,
         _ => (0..m * out).map(|i| columns[i % out * m + i / out]).collect(),
+    }
+}
+
+/// Elements `range` of the matrix, decoded into `buffer` unless they lie in memory as they are.
+fn piece<'a>(isa: Isa, weight: &'a Weight<'_>, range: Range<usize>, buffer: &'a mut [f32; PIECE]) -> &'a [f32] {
+    match weight.as_is() {
+        Some(values) => &values[range],
+        None => {
+            let decoded = &mut buffer[..range.len()];
+            weight.decode(isa, range.start, decoded);
+            decoded
+        }
     }
 }
 

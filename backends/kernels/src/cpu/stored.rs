@@ -103,18 +103,6 @@ impl Weight<'_> {
         }
     }
 
-    /// Elements `range` in these numbers, in `buffer` unless they lie in memory as they are.
-    pub(super) fn decoded<'b>(&'b self, isa: Isa, range: Range<usize>, buffer: &'b mut [f32]) -> &'b [f32] {
-        match self.as_is() {
-            Some(values) => &values[range],
-            None => {
-                let decoded = &mut buffer[..range.len()];
-                self.decode(isa, range.start, decoded);
-                decoded
-            }
-        }
-    }
-
     /// Asks for elements `range`, as far as there are any, to be brought nearer.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn prefetch(&self, range: Range<usize>) {

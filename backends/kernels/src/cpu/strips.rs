@@ -109,7 +109,7 @@ impl Strip<'_> {
     #[cfg(target_arch = "x86_64")]
     pub fn row(&mut self, row: usize) -> &mut [MaybeUninit<f32>] {
         assert!(row < self.rows);
-        // SAFETY: the row is there, and nobody else has its columns.
-        unsafe { std::slice::from_raw_parts_mut(self.first.add(row * self.stride).cast(), self.columns.len()) }
+        let [row] = self.block(row, 0..self.columns.len());
+        row
     }
 }
